@@ -1,0 +1,1 @@
+"""What the tests share: real server processes and a few ways of talking to them."""
