@@ -1,0 +1,55 @@
+# epoll and kqueue behind the same verbs; deadline lists. Knows descriptors and times, nothing of HTTP.
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+
+cdef enum Ready:
+    READABLE = 1
+    WRITABLE = 2
+    PEER_CLOSED = 4   # the peer has sent its last byte (FIN); what it sent before may still be unread
+    BROKEN = 8        # reset, or an error on the socket
+
+
+cdef struct Readiness:
+    void* owner       # what watch() was given; NULL after forget()
+    uint32_t ready    # Ready bits
+
+
+cdef class Poller:
+    cdef readonly int fd
+    cdef int _wake_read
+    cdef int _wake_write
+    cdef bint _woken
+    cdef void* _events        # the kernel's own event array
+    cdef Readiness* batch     # what the last wait() found; [taken, count) is still to be handled
+    cdef int count
+    cdef int taken
+
+    cdef int watch(self, int fd, void* owner) except -1            # a connection: edge-triggered, both directions
+    cdef int watch_listener(self, int fd, void* owner) except -1   # level-triggered, reads only
+    cdef int unwatch(self, int fd) except -1                       # listeners; a closed connection leaves by itself
+    cdef void forget(self, void* owner) noexcept nogil             # drop its events still in the batch
+    cdef int wait(self, int64_t nanoseconds) except -1             # fills the batch; -1: for ever, 0: look only. Without the GIL.
+    cdef int look(self) noexcept nogil                             # wait(0) with the GIL kept; <0: -errno
+    cdef void wake(self) noexcept nogil                            # ends a wait() from any thread or signal handler
+
+
+cdef int64_t now() noexcept nogil     # nanoseconds, monotonic
+
+
+cdef struct Timer:
+    Timer* previous   # NULL: not armed
+    Timer* next
+    int64_t at
+    void* owner       # the Channel that embeds this timer
+
+
+cdef struct TimerList:
+    # Deadlines of one kind: all of the same length, so the list is in order of expiry by itself.
+    Timer ends
+    int64_t length    # nanoseconds; 0: this deadline is off
+
+
+cdef void init_timers(TimerList* timers, int64_t length) noexcept nogil
+cdef int64_t arm(TimerList* timers, Timer* timer) noexcept nogil   # (re)arms at now + length; the time, or 0 when off
+cdef void disarm(Timer* timer) noexcept nogil
+cdef Timer* first_due(TimerList* timers, int64_t time) noexcept nogil   # NULL: none has passed

@@ -1,0 +1,23 @@
+# One socket's read, write and close. Every verb is non-blocking and returns a count, or minus errno.
+from libc.stdint cimport int64_t
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+
+
+cdef class Transport:
+    cdef readonly int fd      # -1 once closed
+
+    cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil          # 0: the peer has sent its last byte
+    cdef Py_ssize_t send(self, const char* data, size_t size) noexcept nogil
+    cdef Py_ssize_t send_vector(self, iovec* pieces, int count) noexcept nogil
+    cdef Py_ssize_t send_file(self, int source, int64_t offset, size_t size) noexcept nogil   # 0: the file is shorter
+    cdef void shutdown(self) noexcept nogil     # no more writes
+    cdef void close(self) noexcept nogil
+    cdef void abort(self) noexcept nogil        # close with a reset: nothing queued is delivered
+
+
+cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever
