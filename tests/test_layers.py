@@ -179,6 +179,16 @@ def declared_c_types() -> set[str]:
     return found
 
 
+def after_arguments(rest: str) -> str:
+    """What follows the bracket that closes the arguments."""
+    depth = 1
+    for position, letter in enumerate(rest):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0:
+            return rest[position + 1 :]
+    return ""
+
+
 def c_functions(path: Path) -> Iterator[tuple[str, str, str]]:
     """(name, return type, what stands after the arguments), without the functions of other people's headers."""
     foreign: int | None = None  # the indent of the `cdef extern` block we are in
@@ -193,13 +203,8 @@ def c_functions(path: Path) -> Iterator[tuple[str, str, str]]:
         # A variable with a value, or a pointer to a function, is not a function.
         if found is None or "=" in found["returns"] or re.match(r"\s*\*", found["rest"]):
             continue
-        depth, end = 1, 0
-        for end, letter in enumerate(found["rest"]):
-            depth += (letter in "([{") - (letter in ")]}")
-            if depth == 0:
-                break
         returns = re.sub(r"\b(inline|public|api|readonly|const)\b", "", found["returns"]).strip()
-        yield found["name"], returns, found["rest"][end + 1 :]
+        yield found["name"], returns, after_arguments(found["rest"])
 
 
 @pytest.mark.parametrize("path", CYTHON, ids=names(CYTHON))
