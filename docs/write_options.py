@@ -38,7 +38,8 @@ Accepted with the same meaning, so that an existing command line keeps working:
 
 
 def code(text: str) -> str:
-    return f"`{text}`" if text else ""
+    """Inline code in a table cell, where a bar needs a backslash even so."""
+    return "`{}`".format(text.replace("|", "\\|")) if text else ""
 
 
 def option(setting: Setting) -> str:
@@ -68,7 +69,7 @@ def page() -> str:
     parts.append(ALIASES)
     parts.extend(
         f"| {code(alias)} | {code(setting.flags[-1])} |\n"
-        for setting in sorted(rows, key=lambda setting: setting.name)
+        for setting in rows
         for alias in setting.aliases
     )
     return "".join(parts)
