@@ -3,6 +3,8 @@
 The fields of Config are the table. The command line, the DUCKFAST_* names and the keywords of duckfast.run() are all
 read from it, so a setting that is added here exists everywhere. Values arrive as text (with units: 10s, 64k) or as the
 Python value; both end in the type written beside the field: durations float seconds, sizes int bytes.
+
+One file, although long, so that a setting's kind, rule and row are read together.
 """
 
 from __future__ import annotations
@@ -75,20 +77,20 @@ class Path:
 
 @dataclass(frozen=True)
 class Target:
-    """What to serve: text that the importer understands, or the application object itself."""
+    """What to serve: text that the importer understands, the application object itself, or None."""
 
     metavar: str = "APP"
     expects: str = "a target such as module:attribute, or an application that can be called"
 
-    def read(self, value: object) -> str | Callable[..., Any]:
-        if isinstance(value, str) and value.strip():
+    def read(self, value: object) -> str | Callable[..., Any] | None:
+        if value is None or callable(value):
             return value
-        if callable(value):
-            return value
-        raise ValueError
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        return value
 
     def show(self, value: Any) -> str:
-        return str(value)
+        return "" if value is None else str(value)
 
 
 class Choice:
@@ -214,6 +216,10 @@ class Optional:
         return self._word if value is None else self._kind.show(value)
 
 
+class BadItem(ValueError):
+    """Which item of a list cannot be used: `args[0]`."""
+
+
 class Many:
     """A list of another kind. In text (an environment value) the items are separated by `separator`, a pattern."""
 
@@ -229,10 +235,13 @@ class Many:
             value = value.items()
         if not isinstance(value, Iterable):
             raise ValueError
-        return [self._kind.read(item) for item in value]
+        return [self._read_item(item) for item in value]
 
-    def read_one(self, text: str) -> Any:
-        return self._kind.read(text)
+    def _read_item(self, item: object) -> Any:
+        try:
+            return self._kind.read(item)
+        except ValueError:
+            raise BadItem(item) from None
 
     def show(self, value: Any) -> str:
         return ", ".join(self._kind.show(item) for item in value)
@@ -290,8 +299,9 @@ class Setting:
         """The value in its own type. Raises ConfigError naming `source`, the place where the person wrote it."""
         try:
             return self.kind.read(value)
-        except ValueError:
-            raise ConfigError(f"{source} must be {self.kind.expects}; got {value!r}{self._suggestion(value)}") from None
+        except ValueError as error:
+            seen = error.args[0] if isinstance(error, BadItem) else value
+            raise ConfigError(f"{source} must be {self.kind.expects}; got {seen!r}{self._suggestion(seen)}") from None
 
     def _suggestion(self, value: object) -> str:
         if not isinstance(self.kind, Choice) or not isinstance(value, str):
@@ -325,10 +335,10 @@ class Config:
     """
 
     app: str | Callable[..., Any] | None = setting(
-        APPLICATION, Optional(Target(), "demo"), None, "What to serve.", flags=()
+        APPLICATION, Target(), None, "What to serve; nothing: the built-in demo page.", flags=()
     )
     factory: bool = setting(
-        APPLICATION, Switch(), False, "The target is a function that makes the application.", flags=("--factory",)
+        APPLICATION, Switch(), False, "The target is a function that makes the application."
     )
     app_dir: str = setting(
         APPLICATION,

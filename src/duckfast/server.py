@@ -1,0 +1,184 @@
+"""One server process: sockets, application, engine, signals, exit codes.
+
+Everything an engine must not do is done here, in the order that tells a mistake as early as possible: bind (a port in
+use), import (a wrong target), listen, run. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+from . import __version__, demo, importer, sockets
+from . import log as logs
+from .config import Config
+from .exceptions import ConfigError, DuckfastError, ImportFailure
+from .log import log
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNAL_EXIT_BASE = 128  # a shell's code for "ended by signal N" is 128 + N
+
+
+class Engine(Protocol):
+    def run(self) -> None:
+        """Serve until stopped and drained."""
+
+    def stop(self) -> None:
+        """Begin the graceful drain; safe from any thread and from a signal handler, and more than once."""
+
+
+class _StoppedBeforeServing(BaseException):
+    """A stop signal came while the application was being imported. A BaseException, so that no import swallows it."""
+
+
+class Server:
+    """Serves one Config in this process: `Server(Config("module:app")).run()`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.addresses: list[str] = []  # where it listens, as the start lines show it; filled by run()
+        self._engine: Engine | None = None
+        self._stopping = False
+        self._signalled = False
+
+    def run(self) -> None:
+        """Serve until a stop signal or stop(), then drain and return.
+
+        Signals are handled only in the main thread. Raises a DuckfastError when the server cannot start; whatever
+        happens, sockets are closed and the previous signal handlers are back afterwards.
+        """
+        logs.configure(self.config.log_level)
+        with self._signals(), contextlib.suppress(_StoppedBeforeServing):
+            listeners = sockets.bind_all(sockets.addresses(self.config))
+            try:
+                self._serve(listeners)
+            finally:
+                sockets.close_all(listeners)
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Begin the graceful stop, from any thread; run() returns when it is done."""
+        self._stopping = True
+        if self._engine is not None:
+            self._engine.stop()
+
+    def _serve(self, listeners: list[sockets.Listener]) -> None:
+        app, config = load(self.config)
+        sockets.listen_all(listeners, config.backlog)
+        engine = make_engine(app, config, [listener.socket for listener in listeners])
+        self._engine = engine
+        if self._stopping:
+            return
+        self.addresses = [sockets.describe(listener.socket) for listener in listeners]
+        for address in self.addresses:
+            name = importer.name_application(config.app)
+            log.info("duckfast %s serving %s (%s) on %s (pid %d)",
+                     __version__, name, describe_engine(config), address, os.getpid())
+        engine.run()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python delivers signals to the main thread only
+            return
+        previous = {signum: signal.signal(signum, self._on_signal) for signum in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                # None: the handler was not installed from Python and cannot be put back.
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        name = signal.Signals(signum).name
+        if self._signalled:
+            log.warning("%s again: ending at once", name)
+            _flush()
+            os._exit(SIGNAL_EXIT_BASE + signum)
+        self._signalled = self._stopping = True
+        if self._engine is None:
+            log.info("%s before the application was ready: stopping", name)
+            raise _StoppedBeforeServing
+        log.info("%s: stopping, requests in progress have %gs; once more ends at once",
+                 name, self.config.timeout_graceful_shutdown)
+        self._engine.stop()
+
+
+def load(config: Config) -> tuple[Callable[..., Any], Config]:
+    """The application of a configuration, and the configuration with every `auto` that concerns it decided."""
+    if config.app is None:
+        interface = "asgi" if config.interface == "auto" else config.interface
+        app = demo.APPLICATIONS[interface]
+    else:
+        app = importer.load_application(config.app, factory=config.factory, app_dir=config.app_dir)
+        interface = config.interface
+        if interface == "auto":
+            interface, reason = importer.detect_interface(app)
+            log.debug("interface %s, because of what %s is: %s", interface, importer.name_application(config.app), reason)
+        elif not callable(app):
+            raise ImportFailure(f"{config.app!r} is a {type(app).__name__}, not an application")
+    loop = choose_loop(config.loop) if interface != "wsgi" else config.loop
+    return app, dataclasses.replace(config, interface=interface, loop=loop)
+
+
+def choose_loop(loop: str) -> str:
+    installed = importlib.util.find_spec("uvloop") is not None
+    if loop == "auto":
+        return "uvloop" if installed else "asyncio"
+    if loop == "uvloop" and not installed:
+        raise ConfigError("uvloop is not installed; `pip install uvloop`, or --loop asyncio")
+    return loop
+
+
+def make_engine(app: Callable[..., Any], config: Config, listening: list[socket.socket]) -> Engine:
+    # Imported here, so that a WSGI server never loads asyncio and an ASGI server no thread engine.
+    if config.interface == "wsgi":
+        from .wsgi import ThreadEngine
+
+        return ThreadEngine(app, config, listening)
+    from .asgi import AsyncEngine
+
+    return AsyncEngine(app, config, listening)
+
+
+def describe_engine(config: Config) -> str:
+    """`asgi, uvloop` or `wsgi, 4 threads`: what was chosen, for the start line."""
+    if config.interface != "wsgi":
+        return f"{config.interface}, {config.loop}"
+    if config.threads is None:
+        return "wsgi, threads auto"
+    return "wsgi, 1 thread" if config.threads == 1 else f"wsgi, up to {config.threads} threads"
+
+
+def serve(config: Config) -> int:
+    """Run a server as a process does: the exit code, 0 after a graceful stop; a failure is told in a line on stderr."""
+    try:
+        Server(config).run()
+    except DuckfastError as error:
+        tell(error)
+        return error.exit_code
+    return 0
+
+
+def tell(error: DuckfastError) -> None:
+    """Say on stderr why the server cannot run: the application's own traceback if it has one, then one line."""
+    if isinstance(error, ImportFailure) and error.app_traceback:
+        sys.stderr.write(error.app_traceback)
+    sys.stderr.write(f"duckfast: {error}\n")
+    sys.stderr.flush()
+
+
+def _flush() -> None:
+    logs.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or being written to right now
+            stream.flush()
