@@ -30,7 +30,7 @@ RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module 
 WORDS_OF_THE_PACKAGE = {"__version__"}
 
 MAX_LINES = 550  # near 500: what a person still reads in one sitting
-REASON = re.compile(r"\b(long|longer|one file|together)\b.*\b(because|so that|since)\b", re.IGNORECASE | re.DOTALL)
+REASON = re.compile(r"\b(long|longer|lines|one file|whole)\b.*\bbecause\b", re.IGNORECASE | re.DOTALL)
 
 SOURCES = sorted(path for path in PACKAGE.iterdir() if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
 CYTHON = [path for path in SOURCES if path.suffix in {".pyx", ".pxd"}]
