@@ -23,8 +23,8 @@ Durations take a unit (`500ms`, `10s`, `2m`, `1h`; without one: seconds), sizes 
 1024). Switches have a `--no-` form. An option that may be repeated is, in the environment, one value with the items
 separated as its row says, and in code a list.
 
-`duckfast TARGET` serves `module:attribute`, `module:factory()` or a path such as `app.py`; without a target the
-built-in demo app. The target is `DUCKFAST_APP` in the environment and `app` in code.
+`duckfast TARGET` serves `module:attribute`, `module:factory()`, `module` (its `app` or `application`) or a path such as
+`app.py`; without a target the built-in demo app. The target is `DUCKFAST_APP` in the environment and `app` in code.
 """
 
 ALIASES = """
