@@ -32,7 +32,9 @@ MODULES = [
     "_transport",
     "_accesslog",
     "_reactor",
+    "_leader",
     "_wsgi",
+    "_scope",
     "_asgi",
 ]
 
@@ -69,8 +71,8 @@ DIRECTIVES = {
 def compiler_settings() -> dict[str, list]:
     """Macros and flags. No -march=native: anything beyond the baseline is chosen at run time."""
     macros: list[tuple[str, str]] = [("DUCKFAST_DEBUG", str(int(DEBUG)))]
-    flags = ["-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
-    link: list[str] = []
+    flags = ["-pthread", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
+    link = ["-pthread"]
     if DEBUG:
         flags += ["-O1", "-g", "-UNDEBUG"]
     else:
