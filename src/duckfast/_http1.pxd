@@ -1,9 +1,10 @@
 # HTTP1Connection: the state of one HTTP/1.x byte stream, both directions. No sockets, no clock, no app.
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from duckfast._limits cimport Limits
-from duckfast._parser cimport Head
-from duckfast._writer cimport Buffer, DefaultFields, ResponseHead, WriteError
+from duckfast._parser cimport Chunk, ChunkDecoder, Head, Parsed, Progress
+from duckfast._writer cimport Buffer, DefaultFields, Persistence, ResponseHead, WriteError
 
 
 cdef enum Event:
@@ -30,6 +31,24 @@ cdef enum Finish:
     FINISHED_SHORT        # fewer bytes than Content-Length said: close visibly
 
 
+cdef enum Reading:
+    # The request half. The moves between them are in _http1.pyx, in one table.
+    READ_HEAD
+    READ_LENGTH     # body framed by Content-Length
+    READ_CHUNKED
+    READ_END        # all read, END not yet reported
+    READ_PAUSED     # END reported
+    READ_FAILED
+    READ_CLOSED
+
+
+cdef enum Writing:
+    # The response half.
+    WRITE_HEAD      # nothing written
+    WRITE_BODY
+    WRITE_DONE      # the whole response is in the buffer
+
+
 cdef class HTTP1Connection:
     # per connection
     cdef Limits _limits
@@ -45,7 +64,14 @@ cdef class HTTP1Connection:
     cdef const char* body_data
     cdef size_t body_size
     cdef bint eof
-    # ... further private fields of the reading half: the implementer's
+    # private
+    cdef Reading _reading
+    cdef Progress _progress       # of an unfinished head, or why one was refused
+    cdef size_t _seen             # bytes of an unfinished head already judged; 0: none
+    cdef int _empty_lines         # before the request line being waited for
+    cdef bint _lent               # the window is not ours
+    cdef uint64_t _body_missing   # READ_LENGTH: bytes to come
+    cdef ChunkDecoder _chunks
 
     # per request
     cdef readonly bint head_request       # method is HEAD
@@ -59,6 +85,9 @@ cdef class HTTP1Connection:
     cdef readonly bint head_sent
     cdef int64_t body_left                # SEND_LENGTH: bytes still owed
     cdef readonly bint closing            # this response is the last one of the connection
+    # private
+    cdef Writing _writing
+    cdef bint _chunk_open                 # a chunk-size line was written, its CRLF not
 
     # Reading. None of them raises. The lent bytes must stay valid until settle().
     cdef void feed(self, const char* data, size_t size) noexcept nogil
@@ -83,3 +112,41 @@ cdef class HTTP1Connection:
     # A whole response made by the server itself: text body with the reason, Date, Connection: close. HEAD: no body.
     cdef WriteError write_error(self, Buffer* out, int status, const char* reason) noexcept nogil
     cdef void close_after_response(self) noexcept nogil   # this response says Connection: close (draining, unread body)
+
+    # private; final, so that C may call them directly
+    @cython.final
+    cdef void _free_kept(self) noexcept nogil
+    @cython.final
+    cdef int _keep(self, const char* data, size_t size) noexcept nogil
+    @cython.final
+    cdef void _out_of_memory(self) noexcept nogil
+    @cython.final
+    cdef int _skip_empty_lines(self) noexcept nogil
+    @cython.final
+    cdef Event _poll_head(self, Head* head) noexcept
+    @cython.final
+    cdef Event _begin_request(self, Head* head) noexcept nogil
+    @cython.final
+    cdef Event _poll_length(self) noexcept
+    @cython.final
+    cdef Event _poll_chunked(self) noexcept
+    @cython.final
+    cdef Event _report_end(self) noexcept nogil
+    @cython.final
+    cdef Event _need_data(self) noexcept nogil
+    @cython.final
+    cdef Event _fail(self, int status, const char* reason) noexcept nogil
+    @cython.final
+    cdef void _enter_reading(self, Reading state) noexcept nogil
+    @cython.final
+    cdef void _enter_writing(self, Writing state) noexcept nogil
+    @cython.final
+    cdef Persistence _persistence(self) noexcept nogil
+
+    # What another parser overrides. They may need the GIL; none of them raises.
+    # The head at data[0:size]: as _parser.parse_head.
+    cdef Parsed _read_head(self, Head* head, const char* data, size_t size) noexcept
+    # body_data[0:body_size] has just been found in the window, framed by Content-Length: -1 refuses it (_progress says why).
+    cdef int _check_content(self) noexcept
+    # The raw bytes `data` were chunk framing and the content body_data[0:body_size]; `chunk` is what our decoder made of them.
+    cdef int _check_chunk(self, Chunk chunk, const char* data, size_t size) noexcept

@@ -32,6 +32,7 @@ cdef struct ResponseHead:
     bint has_date
     bint has_server
     bint close              # the app said Connection: close
+    bint trailers           # set after write_status when trailers will be sent: a Trailer field of the app passes
     size_t mark             # buffer.size before the status line: rewinding to it takes the head back
 
 
@@ -42,6 +43,15 @@ cdef class DefaultFields:
     cdef bytes extra          # --header lines, each with CRLF
     cdef bint extra_date      # extra has a Date of its own, likewise Server
     cdef bint extra_server
+
+    # private: a Date of --header stands in for ours, and the bytes above as C sees them, alive as long as self
+    cdef bytes extra_date_line
+    cdef const char* server_data
+    cdef size_t server_size
+    cdef const char* extra_data
+    cdef size_t extra_size
+    cdef const char* extra_date_data
+    cdef size_t extra_date_size
 
 
 # Begins a response head: the status line. reason NULL: the standard phrase.
@@ -60,3 +70,23 @@ cdef str describe(WriteError error)
 
 # "Mon, 23 Nov 2026 12:00:00 GMT" (29 bytes, RFC 9110 5.6.7), cached per second and per thread; also ends in no NUL.
 cdef const char* http_date() noexcept nogil
+
+
+# Begins an interim head (RFC 9110 15.2): the status line of 100-199. write_field follows, then append(out, "\r\n", 2).
+cdef WriteError write_interim(Buffer* out, ResponseHead* head, int status) noexcept nogil
+
+
+cdef enum Persistence:
+    PERSISTENCE_UNSAID
+    SAY_CLOSE
+    SAY_KEEP_ALIVE
+
+
+# Ends a head: Content-Length (when >= 0) or Transfer-Encoding: chunked, Date, Server, the extra fields, Connection, the blank line.
+cdef WriteError end_head(
+    Buffer* out, const ResponseHead* head, DefaultFields defaults, int64_t content_length, bint chunked,
+    Persistence persistence) noexcept nogil
+
+cdef const char* standard_reason(int status) noexcept nogil          # "Not Found"; "" when there is none
+cdef int append_decimal(Buffer* buffer, uint64_t number) noexcept nogil
+cdef int append_chunk_size(Buffer* buffer, uint64_t size) noexcept nogil  # lower-case hexadecimal and CRLF
