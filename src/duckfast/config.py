@@ -34,8 +34,13 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 class Kind(Protocol):
     """How a setting's value is read, checked and shown."""
 
-    metavar: str  # what --help shows for the value, "" for a switch
-    expects: str  # ends the sentence "--port must be ..."
+    @property
+    def metavar(self) -> str:
+        """What --help shows for the value; "" for a switch."""
+
+    @property
+    def expects(self) -> str:
+        """Ends the sentence "--port must be ..."."""
 
     def read(self, value: object) -> Any:
         """The value in the setting's own type. Raises ValueError when it is not one."""

@@ -69,9 +69,11 @@ ECHO_FIELDS = [("Content-Type", "application/octet-stream"), ("X-Content-Type-Op
 STREAM_FIELDS = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
 
 STYLE = """
-:root { color-scheme: light dark;
-  --ground: light-dark(#f6f5f1, #15171a); --card: light-dark(#fff, #1e2126); --ink: light-dark(#22262b, #e6e4df);
-  --faint: light-dark(#6b7078, #9aa0a8); --line: light-dark(#e3e0d8, #2e3238); --accent: light-dark(#b45f06, #ffc145) }
+:root { color-scheme: light dark; --ground: #f6f5f1; --card: #fff; --ink: #22262b; --faint: #646a73; --line: #e3e0d8;
+  --accent: #a85504 }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #15171a; --card: #1e2126; --ink: #e6e4df; --faint: #9aa0a8; --line: #2e3238; --accent: #ffc145 }
+}
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -109,7 +110,8 @@ def load_application(target: str | Application, *, factory: bool = False, app_di
     if not callable(found):
         advice = _callables_advice(module)
         raise ImportFailure(f"{target!r} is not an application: {name} is a {type(found).__name__}{advice}")
-    return found
+    application: Application = found
+    return application
 
 
 def _import_module(target: Target) -> ModuleType:
@@ -247,7 +249,7 @@ def _public_callables(module: ModuleType | None) -> list[str]:
         # Objects have no home of their own; functions and classes from elsewhere are the module's tools.
         if inspect.isclass(value) or inspect.isroutine(value):
             return getattr(value, "__module__", None) == module.__name__
-        return not isinstance(value, ModuleType) and not type(value).__module__ in ("typing", "types", "functools")
+        return not isinstance(value, ModuleType) and type(value).__module__ not in ("typing", "types", "functools")
 
     return [
         name for name, value in vars(module).items() if not name.startswith("_") and callable(value) and is_own(value)
@@ -273,7 +275,7 @@ def _make(factory: Any, arguments: tuple[list[Any], dict[str, Any]], name: str) 
     except ValueError:
         pass  # a builtin without a signature: the call itself will tell
     try:
-        made = factory(*positional, **named)
+        made: Application = factory(*positional, **named)
     except (Exception, SystemExit) as error:
         raise _failed_in_app(f"the factory {name!r} failed", error) from error
     if inspect.iscoroutine(made):
@@ -336,7 +338,8 @@ def detect_interface(app: Application) -> tuple[str, str]:
     if inspect.isclass(app):
         return _interface_of_class(app)
     # The instance's __call__, not its type's: some middleware chooses it per instance.
-    entry = app if inspect.isroutine(app) or hasattr(app, "func") else getattr(app, "__call__", app)
+    instance: Any = app
+    entry = app if inspect.isroutine(app) or isinstance(app, functools.partial) else instance.__call__
     what = "it" if entry is app else "its __call__"
     if inspect.iscoroutinefunction(entry):
         return "asgi", f"{what} is a coroutine function"

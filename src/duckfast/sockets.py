@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from .config import MAX_PORT, Config
 from .exceptions import BindError
@@ -145,7 +146,7 @@ def _bind_tcp(place: Address) -> list[Listener]:
     return listeners
 
 
-def _resolve(place: Address) -> list[tuple[int, tuple[str | int, ...]]]:
+def _resolve(place: Address) -> list[tuple[int, tuple[Any, ...]]]:
     """All addresses of a host: a name may have several, the empty host and `*` mean every interface."""
     host = None if place.host in ("", "*", None) else place.host
     try:
@@ -158,7 +159,7 @@ def _resolve(place: Address) -> list[tuple[int, tuple[str | int, ...]]]:
     return [(family, address) for family, address in unique if family != socket.AF_INET6 or socket.has_ipv6]
 
 
-def _bind_one(family: int, address: tuple[str | int, ...], place: Address) -> socket.socket:
+def _bind_one(family: int, address: tuple[Any, ...], place: Address) -> socket.socket:
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:

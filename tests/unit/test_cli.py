@@ -1,0 +1,128 @@
+"""cli.py: from words on the command line and in the environment to settings. Real processes are under tests/doors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from duckfast import __version__
+from duckfast.cli import COMMAND, join, main, read_command_line
+from duckfast.config import GROUPS, SETTINGS, Config, Switch
+from duckfast.exceptions import ConfigError
+
+
+def settings_of(*arguments: str) -> dict[str, Any]:
+    return read_command_line(COMMAND.make_context("duckfast", list(arguments)).params)
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    return COMMAND.get_help(click.Context(COMMAND))
+
+
+def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    output = capsys.readouterr()
+    return caught.value.code, output.out, output.err
+
+
+def test_nothing_given_gives_no_settings() -> None:
+    assert settings_of() == {}
+
+
+def test_target_and_options_become_settings() -> None:
+    given = settings_of("module:app", "--port", "80", "--timeout-write=2m", "--no-access-log", "--factory")
+    assert given == {"app": "module:app", "port": 80, "timeout_write": 120.0, "access_log": False, "factory": True}
+
+
+def test_every_setting_has_an_option() -> None:
+    examples = {"bind": "a:1", "headers": "A: b"}
+    for row in SETTINGS.values():
+        for flag in (*row.flags, *row.aliases):
+            if isinstance(row.kind, Switch):
+                assert settings_of(flag) == {row.name: not flag.startswith("--no-")}
+                continue
+            text = examples.get(row.name) or row.kind.show(row.default) or "text"
+            assert settings_of(flag, text).keys() == {row.name}
+
+
+def test_repeated_options_add_up() -> None:
+    given = settings_of("-b", "a:1", "--bind", "unix:/a,b", "--header", "A: b, c", "--header", "D: e")
+    assert given == {"bind": ["a:1", "unix:/a,b"], "headers": [("A", "b, c"), ("D", "e")]}
+
+
+def test_names_of_other_servers_are_accepted() -> None:
+    given = settings_of("--keep-alive", "2", "--graceful-timeout", "9", "--worker-connections", "7", "--blocking-threads", "4")
+    assert given == {"timeout_keep_alive": 2.0, "timeout_graceful_shutdown": 9.0, "limit_connections": 7, "threads": 4}
+
+
+def test_bad_value_names_the_option() -> None:
+    with pytest.raises(ConfigError, match=r"^--port must be .* got 'x'$"):
+        settings_of("--port", "x")
+    with pytest.raises(ConfigError, match=r"^--header must be .* got 'x'$"):
+        settings_of("--header", "a: b", "--header", "x")
+
+
+def test_command_line_wins_over_the_environment() -> None:
+    assert join({"port": 1, "threads": 2}, {"port": 3}) == {"port": 3, "threads": 2}
+
+
+def test_address_on_the_command_line_replaces_those_of_the_environment() -> None:
+    assert join({"uds": "a", "bind": ["b:1"]}, {"port": 3}) == {"port": 3}
+    assert join({"uds": "a", "bind": ["b:1"]}, {"fd": 3}) == {"fd": 3}
+
+
+def test_port_beside_other_addresses_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--port cannot be combined with --bind and --uds"):
+        join({}, {"port": 1, "bind": ["a:1"], "uds": "b"})
+
+
+def test_help_shows_every_group_option_default_and_environment_name(help_text: str) -> None:
+    words = " ".join(help_text.split())
+    assert [group for group in GROUPS if f"\n{group}:\n" in help_text] == list(GROUPS)
+    for row in SETTINGS.values():
+        assert row.environment_name in words
+        for flag in row.flags:
+            assert flag in words
+    assert "[default: 127.0.0.1; DUCKFAST_HOST]" in words
+    assert "[default: 64k; DUCKFAST_LIMIT_REQUEST_HEAD]" in words
+    assert "--access-log / --no-access-log" in words
+
+
+def test_help_hides_the_names_of_other_servers(help_text: str) -> None:
+    for row in SETTINGS.values():
+        assert not [alias for alias in row.aliases if f"{alias} " in help_text]
+
+
+def test_help_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, COMMAND.get_help(click.Context(COMMAND)).splitlines())) <= 80
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    COMMAND.main(["--version"], standalone_mode=False)
+    assert capsys.readouterr().out == f"duckfast {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--prot", "1"), "there is no option --prot; did you mean --port?"),
+        (("--workers-connections", "1"), "there is no option --workers-connections; did you mean --limit-connections?"),
+        (("--frobnicate",), "there is no option --frobnicate; `duckfast --help` lists all options"),
+        (("--port",), "option '--port' requires an argument; `duckfast --help` lists all options"),
+        (("a", "b"), "got unexpected extra argument (b); `duckfast --help` lists all options"),
+        (("--loop", "trio"), "--loop must be auto, uvloop or asyncio; got 'trio'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], line: str
+) -> None:
+    assert ended(capsys, *arguments) == (2, "", f"duckfast: {line}\n")
+
+
+def test_everything_read_is_a_config() -> None:
+    assert Config(**settings_of("-b", "a:1", "--threads", "auto")).bind == ["a:1"]
