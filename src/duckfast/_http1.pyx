@@ -1,7 +1,8 @@
 """HTTP1Connection: the state of one HTTP/1.x byte stream, both directions. No sockets, no clock, no app.
 
 Bytes go in by feed(), events come out of poll(), response bytes go to a buffer the caller owns. Either half is a small state
-machine; a state changes in one function per half, along the moves listed here and nowhere else.
+machine; a state changes in one function per half, along the moves listed here and nowhere else. The file is long because the
+halves share one fate (HEAD, the version and keep-alive decide both), and because Probe, their door for Python, needs both.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
