@@ -30,6 +30,7 @@ cdef class Poller:
     cdef void forget(self, void* owner) noexcept nogil             # drop its events still in the batch
     cdef int wait(self, int64_t nanoseconds) except -1             # fills the batch; -1: for ever, 0: look only. Without the GIL.
     cdef int look(self) noexcept nogil                             # wait(0) with the GIL kept; <0: -errno
+    cdef int _collect(self, int found) noexcept nogil
     cdef void wake(self) noexcept nogil                            # ends a wait() from any thread or signal handler
 
 

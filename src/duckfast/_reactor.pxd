@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from duckfast._accesslog cimport AccessLog
-from duckfast._http1 cimport HTTP1Connection
+from duckfast._http1 cimport FAILED, Event, HTTP1Connection
 from duckfast._limits cimport Counters, Limits
 from duckfast._parser cimport Head
 from duckfast._poller cimport Poller, Timer, TimerList
@@ -21,6 +21,7 @@ cdef class Desk:
     cdef char* scratch
     cdef size_t scratch_size
     cdef Head* head
+    cdef int64_t entered      # when this thread gave the leadership up for an app call; 0: it did not
 
 
 cdef class Service:
@@ -38,6 +39,7 @@ cdef class Exchange:
     cdef int body_end(self) except -1                                    # the request body is complete (also called when there is none)
     cdef bint wants_body(self) noexcept                                  # False: hold reading back until channel.resume_body()
     cdef int disconnected(self) except -1                                # the peer left, or its body broke or timed out
+    cdef int half_closed(self) except -1                                 # the peer sent FIN some seconds ago and may be gone: sends still go
     cdef int drained(self) except -1                                     # everything queued has left for the kernel
     cdef int draining(self) except -1                                    # the server has begun to stop
 
@@ -68,11 +70,15 @@ cdef class Channel:
     cdef uint32_t pending             # Ready bits that came while busy
     cdef bint readable                # the socket may hold unread bytes
     cdef bint closed
+    cdef bint peer_finished           # the peer has sent its last byte
+    cdef uint8_t deadline             # which list read_timer is in: a Deadline of _reactor.pyx
+    cdef bint blocked                 # the kernel did not take all: write_timer runs, drained() is owed
     cdef bint lingering               # the last response is out: what still comes is thrown away
     cdef uint8_t family               # AF_INET, AF_INET6, AF_UNIX
     cdef uint8_t address[16]
     cdef uint16_t port
     cdef object _client_host          # made when first asked for
+    cdef object _client_port
     cdef object _server
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
@@ -87,6 +93,7 @@ cdef class Channel:
     cdef int64_t began
     cdef uint64_t body_sent
     cdef int64_t drained_size         # unread body thrown away so far
+    cdef int64_t request_length       # Content-Length of the request, -1 when chunked
     cdef uint64_t deadline_mark       # body bytes received when the body deadline was last set
 
     # waiting to be written: out, then tail, then after; or out, then a stretch of a file
@@ -94,8 +101,7 @@ cdef class Channel:
     cdef object tail                  # keeps tail_data alive
     cdef const char* tail_data
     cdef size_t tail_size
-    cdef char after[16]
-    cdef size_t after_size
+    cdef Buffer after                 # framing behind the tail
     cdef object file                  # keeps file_fd open
     cdef int file_fd
     cdef int64_t file_offset
@@ -103,7 +109,9 @@ cdef class Channel:
 
     # --- facts for the app's dict
     cdef object client_host(self)            # str; "" on a unix socket (client_port is 0 then)
+    cdef object client_port_text(self)       # str
     cdef object server_host(self)            # str, or the path of a unix socket
+    cdef object server_port_text(self)       # str
     cdef object server_port(self)            # int, or None on a unix socket
     cdef bint is_unix(self) noexcept
     cdef str scheme(self)
@@ -112,7 +120,7 @@ cdef class Channel:
     cdef int ask_body(self) except -1        # the app asks for its body: 100 Continue if it is due (never after a final head)
     cdef int resume_body(self, Desk desk) except -1   # wants_body() is true again: read on (may call body_data at once)
 
-    # --- for the exchange: the response. Nothing is sent before flush().
+    # --- for the exchange: the response. Nothing is sent before flush(). While unsent(): no further send_body or send_file.
     cdef WriteError start_head(self, int status, const char* reason, size_t reason_size) noexcept
     cdef WriteError add_field(self, const char* name, size_t name_size, const char* value, size_t value_size) noexcept
     cdef void drop_head(self) noexcept                                   # takes start_head and add_field back
@@ -121,26 +129,59 @@ cdef class Channel:
     cdef Sent send_body(self, object owner, const char* data, size_t size) except? SENT_NO_MEMORY   # owner: keeps a large body alive; None: copy
     cdef Sent send_file(self, object owner, int fd, int64_t offset, int64_t size) except? SENT_NO_MEMORY
     cdef Finished end_body(self, const char* trailers, size_t size) except? RESPONSE_SHORT   # detaches the exchange (exchange.channel = None)
-    cdef int flush(self) except -1           # to the kernel, as far as it goes
+    cdef int flush(self) except -1           # may finish the response, close, or queue the channel; to the kernel, as far as it goes
     cdef bint unsent(self) noexcept          # something still waits: drained() will be called
     cdef int answer_error(self, int status, const char* reason) except -1    # nothing was sent yet: a whole response of the server's own, then close
     cdef int break_off(self) except -1       # in the middle of a response: end the connection visibly
 
+    # --- for an exchange that may block its thread; they give up the GIL while they wait
+    cdef Event wait_body(self, Desk desk) except? FAILED      # DATA, END, FAILED (the connection knows why), or CLOSED: the peer is gone
+    cdef bint wait_sent(self) except -1                       # until nothing is unsent; False: the connection is gone
+
     # --- for the reactor
     cdef int handle(self, Desk desk, uint32_t ready) except -1
+    cdef int read_timed_out(self, Desk desk) except -1
+    cdef int write_timed_out(self) except -1
+    cdef int drain(self, Desk desk) except -1
+    cdef int close(self) except -1
+    cdef int abort(self) except -1
+    cdef int lost(self) except -1
+
+    # --- its own
+    cdef int _find_server(self) except -1
+    cdef bint _drainable(self) noexcept
+    cdef int _pump(self, Desk desk) except -1
+    cdef bint _advance(self, Desk desk) except -1
+    cdef int _await_bytes(self) except -1
+    cdef int _begin_request(self, Desk desk) except -1
+    cdef int _discard(self, size_t size) except -1
+    cdef bint _turn(self) except -1
+    cdef int _refuse(self) except -1
+    cdef int _linger(self) except -1
+    cdef int _throw_away(self, Desk desk) except -1
+    cdef int _write_out(self) except -1
+    cdef int _queue_tail(self, object owner, const char* data, size_t size) except -1
+    cdef int _merge_tail(self) except -1
+    cdef int _response_left(self) except -1
+    cdef int _finish_response(self) except -1
+    cdef int _detach(self) except -1
+    cdef int _log_response(self) except -1
+    cdef int _note_request(self, Head* head) except -1
 
 
 cdef class Listener:
-    cdef readonly object socket
+    cdef readonly object socket       # keeps the descriptor open
     cdef readonly int fd
     cdef readonly str scheme
     cdef readonly object host         # str, or the path of a unix socket
     cdef readonly object port         # int, or None
     cdef readonly bint wildcard       # bound to every address: each connection asks for its own
     cdef readonly bint is_unix
+    cdef bint watched
 
 
 cdef class Reactor:
+    # per process
     cdef readonly Limits limits
     cdef readonly Counters counters
     cdef DefaultFields defaults
@@ -149,22 +190,36 @@ cdef class Reactor:
     cdef object connection_class      # HTTP1Connection, or the class of another reader behind the same seam
     cdef Poller poller
     cdef list listeners
+
+    # changing
     cdef bint accepting
-    cdef bint stopping                # draining has begun: idle connections close, every response is a last one
+    cdef readonly bint stopping       # draining has begun: idle connections close, every response is a last one
+    cdef readonly int64_t open_connections
     cdef Channel first                # open channels, newest first
     cdef Channel ready_head, ready_tail
+    cdef bint sleeping                # nobody handles events right now: queue() and earlier deadlines must wake
     cdef int64_t promised             # the engine comes back by then by itself
-    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, write_timers
+    cdef readonly bint deadline_moved # an earlier deadline than promised was set
+    cdef int64_t accept_again         # accepting pauses until then (no descriptors left); 0: it does not
+    cdef int64_t complained           # when the pause was last logged
+    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, half_close_timers, write_timers
+    cdef char* spare[32]              # output blocks not in use, the warmest last
+    cdef int spare_count
 
     # --- for the engines
-    cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the ready queue; None: all handled. Accepts on the way.
-    cdef void queue(self, Channel channel)               # handle it again soon, without an event; wakes a sleeping engine
+    cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
+    cdef int queue(self, Channel channel) except -1      # handle it again soon, without an event; wakes a sleeping engine
     cdef int64_t next_deadline(self) noexcept            # INT64_MAX: none
     cdef int expire(self, Desk desk) except -1           # ends what is past its deadline
-    # Python-visible:
-    #   Reactor(service, limits, counters, defaults, log=None, http="duckfast")
-    #   add_listener(socket, scheme="http") / start() / fileno()
-    #   tick(desk) -> handles everything that is ready now without waiting, and what is past its deadline
-    #   seconds_to_deadline() -> float | None, and from then on the reactor counts on a tick() by that time
-    #   drain() -> stop accepting, close idle connections, tell every exchange; open_connections -> int; abort() -> reset what is left
-    #   wake() -> makes fileno() readable, from any thread or signal handler
+
+    cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1
+    cdef int move_deadline(self, int64_t at) except -1
+    cdef TimerList* timers_of(self, uint8_t deadline) noexcept
+    cdef int take_buffer(self, Buffer* buffer) except -1
+    cdef void give_buffer(self, Buffer* buffer) noexcept
+    cdef int accept_from(self, Listener listener) except -1
+    cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1
+    cdef int pause_accepting(self, object reason) except -1
+    cdef int watch_listeners(self) except -1
+    cdef int unwatch_listeners(self) except -1
+    cdef int forget_channel(self, Channel channel) except -1

@@ -1,5 +1,5 @@
 # One socket's read, write and close. Every verb is non-blocking and returns a count, or minus errno.
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -21,3 +21,8 @@ cdef class Transport:
 
 
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever
+
+# A new connection of a listener, non-blocking: its descriptor or -errno; the peer's address as raw bytes (IPv4-mapped IPv6 as IPv4).
+cdef int accept_connection(int listener, int* family, uint8_t* address, uint16_t* port) noexcept nogil
+# The address the connection came in on; 0 or -errno.
+cdef int local_address(int fd, int* family, uint8_t* address, uint16_t* port) noexcept nogil

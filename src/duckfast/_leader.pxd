@@ -1,0 +1,25 @@
+# Which of a reactor's threads polls, and who takes over when it is stuck in the app.
+from libc.stdint cimport int64_t
+
+from duckfast._reactor cimport Desk, Reactor
+
+
+cdef class Crew:
+    cdef readonly Reactor reactor
+    cdef Desk leader                # the thread that polls, by its desk; None: nobody. Changed with the GIL only.
+    cdef void* _state               # the C side: what is read and written without the GIL
+    cdef readonly int limit         # threads at most
+    cdef readonly int threads       # threads now
+    cdef bint stopping
+    cdef bint finished
+    cdef int64_t deadline           # of the graceful stop
+    cdef double blocked             # moving average: how often an app call outlives the watch's patience, 0 to 1
+    cdef object _spawn
+    cdef readonly object failure    # SystemExit or KeyboardInterrupt out of the app
+
+    cdef int enter_app(self, Desk desk) except -1     # around every stretch of app code
+    cdef int leave_app(self, Desk desk) except -1
+    cdef int give_up(self, object failure) except -1  # the app wants the process to end
+    cdef int _lead(self, Desk desk) except -1
+    cdef int _wait(self, Desk desk) except -1
+    cdef int _stand_in(self) except -1

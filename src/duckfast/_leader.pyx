@@ -1,0 +1,337 @@
+"""Adaptive leadership: the thread that polls also runs the app, and another takes over only when it stays away too long.
+
+Knows a reactor and its threads; nothing of WSGI. One thread is the leader: it polls, reads, parses and runs the app. One
+follower is on watch, asleep without the GIL: it looks every WATCH nanoseconds, while there is traffic, whether the leader has
+moved on. If it is still in the same call, the watch takes the leadership with whatever is ready, and the old leader joins the
+followers once its response is finished. When calls are found to block as a rule, the leadership is handed over before the call.
+
+Who may change what: `leader` changes with the GIL held; the C state below is read and written without it, under its own lock
+or as single atomic words.
+"""
+
+from libc.stdint cimport INT64_MAX, uint32_t, uint64_t
+
+from duckfast._poller cimport now
+from duckfast._reactor cimport Channel
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <stdint.h>
+    #include <stdlib.h>
+    #include <time.h>
+
+    #define DF_WATCH 400000            /* ns between two looks of the watch while there is traffic */
+    #define DF_QUIET_LOOKS 25          /* looks without a call until the watch sleeps for good: 10 ms */
+    #define DF_SPARE_TIME 60           /* s a spare thread stays without work; granian 30 s */
+
+    enum { DF_LEAD, DF_STUCK, DF_RETIRE, DF_STOP };
+
+    typedef struct {
+        pthread_mutex_t lock;
+        pthread_cond_t watch;          /* the one on watch */
+        pthread_cond_t spare;          /* the other followers */
+        uint64_t sequence;             /* app calls of leaders so far */
+        int in_app;                    /* the leader is in the app */
+        int watching;                  /* somebody is on watch */
+        int asleep;                    /* the watch sleeps until somebody tells it */
+        int vacant;                    /* the leadership was given up: take it */
+        int idle;                      /* followers */
+        int stop;
+        uint64_t seen;                 /* sequence at which the last watch found the leader stuck */
+    } df_crew;
+
+    static int64_t df_crew_now(void) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    }
+    static df_crew *df_crew_new(void) {
+        df_crew *crew = calloc(1, sizeof *crew);
+        if (!crew) return NULL;
+        pthread_mutex_init(&crew->lock, NULL);
+    #ifdef __linux__
+        pthread_condattr_t attributes;
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        pthread_cond_init(&crew->watch, &attributes);
+        pthread_cond_init(&crew->spare, &attributes);
+        pthread_condattr_destroy(&attributes);
+    #else
+        pthread_cond_init(&crew->watch, NULL);
+        pthread_cond_init(&crew->spare, NULL);
+    #endif
+        return crew;
+    }
+    static void df_crew_free(df_crew *crew) {
+        if (!crew) return;
+        pthread_mutex_destroy(&crew->lock);
+        pthread_cond_destroy(&crew->watch);
+        pthread_cond_destroy(&crew->spare);
+        free(crew);
+    }
+    static int df_timed_wait(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t nanoseconds) {
+        struct timespec until;
+    #ifdef __linux__
+        clock_gettime(CLOCK_MONOTONIC, &until);
+    #else
+        clock_gettime(CLOCK_REALTIME, &until);
+    #endif
+        until.tv_sec += nanoseconds / 1000000000;
+        until.tv_nsec += nanoseconds % 1000000000;
+        if (until.tv_nsec >= 1000000000) { until.tv_nsec -= 1000000000; until.tv_sec++; }
+        return pthread_cond_timedwait(condition, lock, &until);
+    }
+
+    /* ---- a follower, without the GIL ---- */
+    static int df_watch_leader(df_crew *crew) {
+        int quiet = 0;
+        while (!crew->stop && !crew->vacant) {
+            uint64_t before = __atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST);
+            if (quiet >= DF_QUIET_LOOKS) {
+                /* asleep is published before in_app is read, and enter_app() does it the other way round: one of us notices. */
+                __atomic_store_n(&crew->asleep, 1, __ATOMIC_SEQ_CST);
+                if (!__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST))
+                    pthread_cond_wait(&crew->watch, &crew->lock);
+                __atomic_store_n(&crew->asleep, 0, __ATOMIC_SEQ_CST);
+                quiet = 0;
+                continue;
+            }
+            df_timed_wait(&crew->watch, &crew->lock, DF_WATCH);
+            if (crew->stop || crew->vacant) break;
+            if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) != before) { quiet = 0; continue; }
+            if (__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)) {
+                crew->seen = before;
+                return DF_STUCK;
+            }
+            quiet++;
+        }
+        return crew->stop ? DF_STOP : DF_LEAD;
+    }
+    static int df_follow(df_crew *crew) {
+        int result = -1;
+        pthread_mutex_lock(&crew->lock);
+        crew->idle++;
+        while (result < 0) {
+            if (crew->stop) result = DF_STOP;
+            else if (crew->vacant) result = DF_LEAD;
+            else if (crew->watching) {
+                if (df_timed_wait(&crew->spare, &crew->lock, (int64_t)DF_SPARE_TIME * 1000000000) == ETIMEDOUT
+                    && crew->watching && !crew->vacant && !crew->stop)
+                    result = DF_RETIRE;
+            } else {
+                crew->watching = 1;
+                result = df_watch_leader(crew);
+                crew->watching = 0;
+            }
+        }
+        if (result == DF_LEAD) crew->vacant = 0;
+        crew->idle--;
+        pthread_cond_signal(&crew->spare);   /* the next one on watch */
+        pthread_mutex_unlock(&crew->lock);
+        return result;
+    }
+
+    /* ---- the leader, with the GIL ---- */
+    static void df_rouse(df_crew *crew) {
+        pthread_mutex_lock(&crew->lock);
+        pthread_cond_signal(&crew->watch);
+        pthread_mutex_unlock(&crew->lock);
+    }
+    static void df_enter(df_crew *crew) {
+        __atomic_store_n(&crew->sequence, crew->sequence + 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&crew->in_app, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&crew->asleep, __ATOMIC_SEQ_CST)) df_rouse(crew);
+    }
+    static void df_leave(df_crew *crew) { __atomic_store_n(&crew->in_app, 0, __ATOMIC_RELEASE); }
+    static int df_still_stuck(df_crew *crew) {
+        return __atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST) && crew->sequence == crew->seen;
+    }
+    static void df_vacate(df_crew *crew) {
+        pthread_mutex_lock(&crew->lock);
+        crew->vacant = 1;
+        __atomic_store_n(&crew->in_app, 0, __ATOMIC_SEQ_CST);
+        if (crew->watching) pthread_cond_signal(&crew->watch);
+        else pthread_cond_signal(&crew->spare);
+        pthread_mutex_unlock(&crew->lock);
+    }
+    static int df_reclaim(df_crew *crew) {   /* a thread that is free anyway takes a vacant leadership */
+        int vacant;
+        pthread_mutex_lock(&crew->lock);
+        vacant = crew->vacant;
+        crew->vacant = 0;
+        pthread_mutex_unlock(&crew->lock);
+        return vacant;
+    }
+    static int df_idle(df_crew *crew) { return __atomic_load_n(&crew->idle, __ATOMIC_RELAXED); }
+    static void df_halt(df_crew *crew) {
+        pthread_mutex_lock(&crew->lock);
+        crew->stop = 1;
+        pthread_cond_broadcast(&crew->watch);
+        pthread_cond_broadcast(&crew->spare);
+        pthread_mutex_unlock(&crew->lock);
+    }
+    """
+    ctypedef struct df_crew:
+        pass
+    enum:
+        DF_LEAD, DF_STUCK, DF_RETIRE, DF_STOP
+        DF_WATCH
+    int64_t df_crew_now() nogil
+    df_crew* df_crew_new() nogil
+    void df_crew_free(df_crew* crew) nogil
+    int df_follow(df_crew* crew) nogil
+    void df_enter(df_crew* crew) nogil
+    void df_leave(df_crew* crew) nogil
+    int df_still_stuck(df_crew* crew) nogil
+    void df_vacate(df_crew* crew) nogil
+    int df_reclaim(df_crew* crew) nogil
+    int df_idle(df_crew* crew) nogil
+    void df_halt(df_crew* crew) nogil
+
+# Above this share of blocking calls the leadership is handed over before the call: a switch of threads (some microseconds)
+# against the watch's delay (DF_WATCH to twice that).
+cdef double HAND_OVER = 0.5
+cdef double LEARN = 1.0 / 8     # weight of one call in the average
+cdef double FORGOTTEN = 0.001   # below this it is left alone: most apps never block, and pay nothing
+
+
+cdef class Crew:
+    """The threads of one reactor.
+
+    limit: threads at most; spawn: called without arguments when one more is wanted, starts a thread that calls work().
+    """
+
+    def __cinit__(self, Reactor reactor not None, int limit, spawn):
+        self._state = df_crew_new()
+        if self._state == NULL:
+            raise MemoryError
+        self.reactor = reactor
+        self.limit = limit
+        self._spawn = spawn
+        self.deadline = INT64_MAX
+
+    def __dealloc__(self):
+        df_crew_free(<df_crew*>self._state)
+
+    def enlist(self) -> None:
+        """Counts the calling thread as one of the crew: it will call work() itself."""
+        self.threads += 1
+
+    def hire(self) -> None:
+        """Starts one more thread."""
+        self.threads += 1
+        self._spawn()
+
+    def work(self) -> None:
+        """One thread's life: leads or follows until the crew has finished. hire() has counted it."""
+        cdef Desk desk = Desk.__new__(Desk, self.reactor.limits)
+        cdef int role
+        cdef df_crew* state = <df_crew*>self._state
+        try:
+            while not self.finished:
+                if self.leader is None:
+                    df_reclaim(state)
+                    self.leader = desk
+                    self._stand_in()
+                    self._lead(desk)
+                    continue
+                with nogil:
+                    role = df_follow(state)
+                if role == DF_STUCK and df_still_stuck(state):
+                    self.blocked += (1 - self.blocked) * LEARN
+                    df_leave(state)
+                    self.leader = None   # taken at the top of the loop
+                elif role == DF_RETIRE or role == DF_STOP:
+                    break
+        finally:
+            self.threads -= 1
+            if self.leader is desk:
+                self.leader = None
+
+    def stop(self, double seconds) -> None:
+        """Begins the drain; connections that are left after `seconds` are reset. From any thread or signal handler."""
+        if not self.stopping:
+            self.deadline = now() + <int64_t>(seconds * 1e9)
+            self.stopping = True
+        self.reactor.wake()
+
+    def finish(self) -> None:
+        """Ends every thread that is not in the app."""
+        self.finished = True
+        df_halt(<df_crew*>self._state)
+        self.reactor.wake()
+
+    cdef int _lead(self, Desk desk) except -1:
+        cdef Reactor reactor = self.reactor
+        cdef Channel channel
+        cdef uint32_t ready = 0
+        reactor.sleeping = False
+        while self.leader is desk and not self.finished:
+            channel = reactor.take_ready(&ready)
+            if channel is None:
+                self._wait(desk)
+            else:
+                channel.handle(desk, ready)
+        return 0
+
+    cdef int _wait(self, Desk desk) except -1:
+        """Everything ready is handled: deadlines, then sleep until there is more."""
+        cdef Reactor reactor = self.reactor
+        cdef int64_t at
+        reactor.expire(desk)
+        if self.leader is not desk or reactor.ready_head is not None:
+            return 0
+        at = reactor.next_deadline()
+        if self.stopping:
+            if not reactor.stopping:
+                reactor.drain(desk)
+                return 0
+            if reactor.open_connections == 0 or now() >= self.deadline:
+                reactor.abort()
+                self.finish()
+                return 0
+            at = min(at, self.deadline)
+        reactor.promised = at
+        reactor.sleeping = True
+        try:
+            reactor.poller.wait(-1 if at == INT64_MAX else max(0, at - now()))
+        finally:
+            reactor.sleeping = False
+        return 0
+
+    cdef int _stand_in(self) except -1:
+        """A leader needs a follower who notices when it is stuck: one more thread when there is none."""
+        if df_idle(<df_crew*>self._state) == 0 and self.threads < self.limit and not self.stopping:
+            self.hire()
+        return 0
+
+    cdef int enter_app(self, Desk desk) except -1:
+        cdef df_crew* state = <df_crew*>self._state
+        if self.leader is not desk or self.limit == 1:
+            return 0
+        if self.blocked > HAND_OVER and df_idle(state) > 0:
+            desk.entered = df_crew_now()
+            self.leader = None
+            df_vacate(state)
+        else:
+            df_enter(state)
+        return 0
+
+    cdef int leave_app(self, Desk desk) except -1:
+        cdef bint long_call
+        if self.leader is desk:
+            df_leave(<df_crew*>self._state)
+            if self.blocked > FORGOTTEN:
+                self.blocked -= self.blocked * LEARN
+        elif desk.entered:
+            long_call = df_crew_now() - desk.entered >= DF_WATCH
+            desk.entered = 0
+            self.blocked += (long_call - self.blocked) * LEARN
+        return 0
+
+    cdef int give_up(self, object failure) except -1:
+        self.failure = failure
+        self.stop(0)
+        return 0

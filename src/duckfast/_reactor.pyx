@@ -1,0 +1,1218 @@
+"""Accept, ready events and deadlines, for every connection of a process (or of a thread on a free-threaded interpreter).
+
+A Channel is one client connection: it moves bytes between a Transport and an HTTP1Connection, tells its Exchange what arrives,
+and carries away what the exchange sends. Knows bytes, sockets and time; nothing of WSGI, ASGI or event loops. The file is long
+because a channel and its reactor are one state machine: splitting it would put a seam through every transition.
+
+Threads: everything here runs with the GIL (or on the one thread that owns the reactor); only Poller.wait() gives it up. A busy
+channel belongs to the thread that handles it: others add to its pending bits and go on.
+"""
+
+import errno
+import logging
+import os
+import socket as _socket
+
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport INT64_MAX
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from duckfast._debug cimport ALIVE_CHANNEL, DUCKFAST_DEBUG, count_alive
+from duckfast._http1 cimport (
+    CLOSED, DATA, END, FAILED, FINISHED_KEEP_ALIVE, FINISHED_SHORT, NEED_DATA, PAUSED, REQUEST, SEND_CHUNKED,
+    SEND_NOTHING, SEND_UNTIL_CLOSE, Event, Finish,
+)
+from duckfast._parser cimport free_head, new_head
+from duckfast._poller cimport (
+    BROKEN, PEER_CLOSED, READABLE, WRITABLE, arm, disarm, first_due, init_timers, now,
+)
+from duckfast._transport cimport accept_connection, iovec, local_address, wait_ready
+from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve, write_field, write_status
+
+from duckfast._http1 import HTTP1Connection as _OwnConnection
+
+cdef extern from "<errno.h>":
+    enum: EAGAIN, EWOULDBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
+
+cdef extern from *:
+    """
+    #include <arpa/inet.h>
+    #include <sys/socket.h>
+    #include <time.h>
+    static int64_t df_fine_now(void) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    }
+    """
+    int64_t df_fine_now() nogil
+    const char* inet_ntop(int family, const void* address, char* text, unsigned int size) nogil
+    enum: AF_INET, AF_INET6, AF_UNIX
+
+_logger = logging.getLogger("duckfast")
+
+cdef size_t SCRATCH = 64 * 1024         # bytes per read; nginx 8-16 K buffers, uvicorn 64 K, more costs cache
+cdef size_t BLOCK = 16 * 1024           # bytes of an output block: a head and a usual body leave in one system call
+cdef size_t COPY = 12 * 1024            # bytes: a body up to this is copied behind its head, a larger one is sent from where it is
+cdef int SPARE_BLOCKS = 32
+cdef int READS_PER_TURN = 16            # one fast sender must not starve the rest: 1 MiB, then the others
+cdef int REQUESTS_PER_TURN = 64         # the same for pipelined requests
+cdef int ACCEPTS_PER_TURN = 64
+cdef uint64_t BODY_PROGRESS = 4096      # bytes that must have come before the body deadline is set anew (else 1 byte would do)
+cdef int64_t SECOND = 1_000_000_000
+cdef int64_t HALF_CLOSE_GRACE = 3 * SECOND    # after a FIN; gunicorn's disconnect grace period is 3 s too
+cdef int64_t ACCEPT_PAUSE = SECOND // 2       # without descriptors; nginx accept_mutex_delay 500 ms
+cdef int64_t COMPLAIN_EVERY = 10 * SECOND
+cdef int CLIENT_GONE = 499                    # in the access log: the client left before there was a status; nginx's number
+
+cdef uint32_t RESUME = 16   # beside the poller's Ready bits: nothing happened, go on where you stopped
+
+cdef enum Deadline:
+    NO_DEADLINE
+    HEAD_DEADLINE
+    BODY_DEADLINE
+    KEEP_ALIVE_DEADLINE
+    LINGER_DEADLINE
+    HALF_CLOSE_DEADLINE
+
+
+cdef class Desk:
+    """One thread's read buffer and parsed head."""
+
+    def __cinit__(self, Limits limits):
+        self.scratch_size = SCRATCH
+        self.scratch = <char*>malloc(SCRATCH)
+        if self.scratch == NULL:
+            raise MemoryError
+        self.head = new_head(limits)
+
+    def __dealloc__(self):
+        free(self.scratch)
+        if self.head != NULL:
+            free_head(self.head)
+
+
+cdef class Service:
+    cdef Exchange new_exchange(self, Channel channel):
+        raise RuntimeError("a Service makes exchanges of its own kind")
+
+
+cdef class Exchange:
+    cdef int begin(self, Desk desk) except -1:
+        return 0
+
+    cdef int body_data(self, const char* data, size_t size) except -1:
+        return 0
+
+    cdef int body_end(self) except -1:
+        return 0
+
+    cdef bint wants_body(self) noexcept:
+        return True
+
+    cdef int disconnected(self) except -1:
+        return 0
+
+    cdef int half_closed(self) except -1:
+        return 0
+
+    cdef int drained(self) except -1:
+        return 0
+
+    cdef int draining(self) except -1:
+        return 0
+
+
+cdef object _printable(int family, const uint8_t* address):
+    cdef char text[64]
+    if family != AF_INET and family != AF_INET6 or inet_ntop(family, address, text, sizeof(text)) == NULL:
+        return ""
+    return (<bytes>text).decode("ascii")
+
+
+cdef class Channel:
+    """One client connection. Made by Reactor.accept_one(), ended by close()."""
+
+    def __cinit__(self):
+        if DUCKFAST_DEBUG:
+            count_alive(ALIVE_CHANNEL, 1)
+
+    def __dealloc__(self):
+        free(self.log_request)
+        free_buffer(&self.out)
+        free_buffer(&self.after)
+        if DUCKFAST_DEBUG:
+            count_alive(ALIVE_CHANNEL, -1)
+
+    # ------------------------------------------------------------------ facts for the app's dict
+
+    cdef object client_host(self):
+        if self._client_host is None:
+            self._client_host = _printable(self.family, self.address)
+        return self._client_host
+
+    cdef object client_port_text(self):
+        if self._client_port is None:
+            self._client_port = str(self.port)
+        return self._client_port
+
+    cdef int _find_server(self) except -1:
+        cdef int family
+        cdef uint8_t address[16]
+        cdef uint16_t port
+        if not self.listener.wildcard or local_address(self.transport.fd, &family, address, &port) < 0:
+            self._server = (self.listener.host, self.listener.port, str(self.listener.port))
+        else:
+            self._server = (_printable(family, address), port, str(port))
+        return 0
+
+    cdef object server_host(self):
+        if self._server is None:
+            self._find_server()
+        return (<tuple>self._server)[0]
+
+    cdef object server_port(self):
+        if self._server is None:
+            self._find_server()
+        return (<tuple>self._server)[1]
+
+    cdef object server_port_text(self):
+        if self._server is None:
+            self._find_server()
+        return (<tuple>self._server)[2]
+
+    cdef bint is_unix(self) noexcept:
+        return self.listener.is_unix
+
+    cdef str scheme(self):
+        return self.listener.scheme
+
+    # ------------------------------------------------------------------ events
+
+    cdef int handle(self, Desk desk, uint32_t ready) except -1:
+        """Handles what became ready, and whatever becomes ready meanwhile, unless another thread already does."""
+        self.pending |= ready
+        if self.busy or self.closed:
+            return 0
+        self.busy = True
+        try:
+            while True:
+                ready = self.pending
+                self.pending = 0
+                if ready & (READABLE | PEER_CLOSED | BROKEN):
+                    self.readable = True
+                if ready & BROKEN and not self.lingering:
+                    # Bytes read before a reset are lost with it: nobody could get their answer.
+                    self.lost()
+                    break
+                if ready & PEER_CLOSED:
+                    self.peer_finished = True
+                if ready & WRITABLE and self.blocked:
+                    self._write_out()
+                if self.closed:
+                    break
+                self._pump(desk)
+                if self.pending == 0 or self.closed:
+                    break
+        except Exception:
+            _logger.critical("internal error: a connection was given up", exc_info=True)
+            self.abort()
+        finally:
+            self.busy = False
+        return 0
+
+    cdef int _pump(self, Desk desk) except -1:
+        """Reads and handles until there is nothing more to read, or nobody wants more."""
+        cdef int budget = READS_PER_TURN
+        cdef Py_ssize_t count
+        if self.lingering:
+            return self._throw_away(desk)
+        while self._advance(desk):
+            if not self.readable:
+                break
+            if budget == 0:
+                self.reactor.queue(self)
+                break
+            budget -= 1
+            # What is kept of an incomplete message has been settled: the scratch is free.
+            if self.connection.settle() < 0:
+                raise MemoryError
+            count = self.transport.recv(desk.scratch, desk.scratch_size)
+            if count > 0:
+                self.reactor.counters.bytes_in += count
+                self.connection.feed(desk.scratch, count)
+                # A short read has emptied the socket: the next bytes bring an event of their own. A FIN is still to be read.
+                if <size_t>count < desk.scratch_size and not self.peer_finished:
+                    self.readable = False
+            elif count == -EAGAIN or count == -EWOULDBLOCK:
+                self.readable = False
+            elif count == 0:
+                self.readable = False
+                self.peer_finished = True
+                self.connection.feed_eof()
+            else:
+                self.lost()
+        if self.lingering and not self.closed:
+            return self._throw_away(desk)
+        if not self.closed:
+            if self.connection.settle() < 0:
+                raise MemoryError
+            if self.peer_finished and self.exchange is not None and self.deadline == NO_DEADLINE:
+                self.reactor.set_deadline(self, HALF_CLOSE_DEADLINE)
+        return 0
+
+    cdef bint _advance(self, Desk desk) except -1:
+        """Takes events out of the bytes at hand. True: more bytes are needed; False: not now, or never again."""
+        cdef Event event
+        cdef int budget = REQUESTS_PER_TURN
+        while not self.closed and not self.lingering:
+            if self.exchange is not None and not self.connection.request_complete and not self.exchange.wants_body():
+                self.reactor.set_deadline(self, NO_DEADLINE)   # the app is slow, not the peer
+                return False
+            event = self.connection.poll(desk.head)
+            if event == REQUEST:
+                self._begin_request(desk)
+            elif event == END:
+                self.reactor.set_deadline(self, NO_DEADLINE)
+                if self.exchange is not None:
+                    self.exchange.body_end()
+            elif event == PAUSED:
+                if not self._turn():
+                    return False
+                budget -= 1
+                if budget == 0 and self.connection.unread():
+                    self.reactor.queue(self)
+                    return False
+            elif event == NEED_DATA:
+                self._await_bytes()
+                return True
+            elif event == DATA:
+                if self.exchange is not None:
+                    self.exchange.body_data(self.connection.body_data, self.connection.body_size)
+                else:
+                    self._discard(self.connection.body_size)
+            elif event == FAILED:
+                self._refuse()
+            else:   # CLOSED
+                self.close()
+        return False
+
+    cdef int _await_bytes(self) except -1:
+        """Sets the deadline of whatever the connection is waiting for now."""
+        cdef uint64_t received
+        if self.connection.between_requests():
+            # A fresh connection keeps the head deadline it was accepted with.
+            if self.deadline != HEAD_DEADLINE and self.deadline != KEEP_ALIVE_DEADLINE:
+                self.reactor.set_deadline(self, KEEP_ALIVE_DEADLINE)
+        elif self.exchange is None and not self.response_done:
+            if self.deadline != HEAD_DEADLINE:
+                self.reactor.set_deadline(self, HEAD_DEADLINE)
+        elif self.exchange is None:
+            if self.deadline != LINGER_DEADLINE:   # the rest of a body nobody reads
+                self.reactor.set_deadline(self, LINGER_DEADLINE)
+        else:
+            received = self.connection.body_received
+            if self.deadline != BODY_DEADLINE or received - self.deadline_mark >= BODY_PROGRESS:
+                self.deadline_mark = received
+                self.reactor.set_deadline(self, BODY_DEADLINE)
+        return 0
+
+    cdef int _begin_request(self, Desk desk) except -1:
+        cdef Reactor reactor = self.reactor
+        if self.deadline != NO_DEADLINE:
+            reactor.set_deadline(self, NO_DEADLINE)
+        reactor.counters.requests += 1
+        reactor.counters.dropped_fields += desk.head.dropped
+        self.continue_due = desk.head.expect_continue
+        self.response_done = False
+        self.response.status = 0
+        self.body_sent = 0
+        self.drained_size = 0
+        self.deadline_mark = 0
+        self.request_length = desk.head.content_length
+        if reactor.log is not None:
+            self._note_request(desk.head)
+        if reactor.stopping:
+            self.connection.close_after_response()
+        self.exchange = reactor.service.new_exchange(self)
+        self.exchange.channel = self
+        self.exchange.begin(desk)
+        return 0
+
+    cdef int _note_request(self, Head* head) except -1:
+        """Copies the request line for the access log: the head's bytes will be gone when the response is."""
+        cdef char* line
+        cdef size_t size = <size_t>head.method.size + 1 + head.target.size + 9
+        free(self.log_request)
+        self.log_request = line = <char*>malloc(size)
+        if line == NULL:
+            raise MemoryError
+        memcpy(line, head.method.data, head.method.size)
+        line += head.method.size
+        line[0] = c" "
+        memcpy(line + 1, head.target.data, head.target.size)
+        line += 1 + head.target.size
+        memcpy(line, b" HTTP/1.1" if head.minor else b" HTTP/1.0", 9)
+        self.log_request_size = size
+        self.began = df_fine_now()
+        return 0
+
+    cdef int _discard(self, size_t size) except -1:
+        """Body bytes that the app did not read: a bounded amount, then the connection ends."""
+        self.drained_size += size
+        if self.drained_size > self.reactor.limits.drain:
+            if self.response_done and not self.blocked:
+                self._linger()
+            else:
+                self.connection.close_after_response()
+        return 0
+
+    cdef bint _turn(self) except -1:
+        """From one request to the next, once the response has left. False: it has not yet."""
+        if not self.response_done or self.blocked:
+            return False
+        self.response_done = False
+        self.connection.next_request()
+        if self.reactor.stopping and self.connection.unread() == 0:
+            self._linger()
+            return False
+        return True
+
+    cdef int _refuse(self) except -1:
+        """The peer broke a rule. Its answer says which, if an answer can still be read as one."""
+        cdef HTTP1Connection connection = self.connection
+        self.reactor.set_deadline(self, NO_DEADLINE)
+        if self.response_done:
+            # An unread body turned out broken after its answer: nothing behind it can be trusted.
+            if self.blocked:
+                connection.close_after_response()
+            else:
+                self._linger()
+            return 0
+        if connection.head_sent:
+            return self.break_off()
+        return self.answer_error(connection.error_status, connection.error_reason)
+
+    # ------------------------------------------------------------------ deadlines
+
+    cdef int read_timed_out(self, Desk desk) except -1:
+        cdef uint8_t deadline = self.deadline
+        cdef Exchange exchange
+        self.reactor.set_deadline(self, NO_DEADLINE)
+        if deadline == HALF_CLOSE_DEADLINE:
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.half_closed()
+            return 0
+        self.reactor.counters.timeouts += 1
+        if deadline == HEAD_DEADLINE and not self.connection.between_requests():
+            self.answer_error(408, b"the request head took too long")
+        elif deadline == BODY_DEADLINE and not self.connection.head_sent:
+            self.answer_error(408, b"the request body took too long")
+        elif deadline == BODY_DEADLINE:
+            self.break_off()
+        else:
+            self.close()
+        return 0
+
+    cdef int write_timed_out(self) except -1:
+        self.reactor.counters.timeouts += 1
+        _logger.info("%s took nothing of its response for %g s: connection ended",
+                     self.client_host() or "a client", self.reactor.limits.write_time / 1e9)
+        self.transport.abort()   # what is queued in the kernel would wait for the same reader
+        return self.lost()
+
+    cdef int drain(self, Desk desk) except -1:
+        """The server stops: an idle connection ends, a busy one is told that this response is its last."""
+        cdef Exchange exchange = self.exchange
+        if self.closed or self.lingering:
+            return 0
+        if exchange is None and not self.response_done and self.connection.between_requests() and not self.readable:
+            return self._linger()
+        self.connection.close_after_response()
+        if exchange is not None:
+            exchange.draining()
+        return 0
+
+    # ------------------------------------------------------------------ the end of a connection
+
+    cdef int _linger(self) except -1:
+        """Ends our half and throws away what still comes, so that the peer can read the last answer before a reset (RFC 9112 9.6)."""
+        self.lingering = True
+        self.readable = True
+        self.transport.shutdown()
+        self.reactor.set_deadline(self, LINGER_DEADLINE)
+        if not self.busy:
+            self.reactor.queue(self)
+        return 0
+
+    cdef int _throw_away(self, Desk desk) except -1:
+        cdef Py_ssize_t count
+        cdef int budget = READS_PER_TURN
+        while self.readable:
+            if budget == 0:
+                self.reactor.queue(self)
+                return 0
+            budget -= 1
+            count = self.transport.recv(desk.scratch, desk.scratch_size)
+            if count > 0:
+                continue
+            self.readable = False
+            if count != -EAGAIN and count != -EWOULDBLOCK:
+                return self.close()
+        return 0
+
+    cdef int close(self) except -1:
+        cdef Exchange exchange = self.exchange
+        if self.closed:
+            return 0
+        self.closed = True
+        self.exchange = None
+        disarm(&self.read_timer)
+        disarm(&self.write_timer)
+        self.deadline = NO_DEADLINE
+        self.reactor.poller.forget(<void*>self)
+        self.transport.close()
+        self.reactor.give_buffer(&self.out)
+        free_buffer(&self.after)
+        self.tail = None
+        self.file = None
+        self.blocked = False
+        self.reactor.forget_channel(self)
+        if exchange is not None:
+            exchange.channel = None
+            exchange.disconnected()
+        return 0
+
+    cdef int abort(self) except -1:
+        """Ends the connection with a reset: whatever the peer has of this response, it cannot take it for whole."""
+        if not self.closed:
+            self.transport.abort()
+            self.close()
+        return 0
+
+    cdef int lost(self) except -1:
+        """The peer is gone."""
+        if self.exchange is not None and self.log_request != NULL:
+            self._log_response()
+        return self.close()
+
+    # ------------------------------------------------------------------ the request, for the exchange
+
+    cdef int ask_body(self) except -1:
+        # RFC 9110 10.1.1: not once a final status is out, not when the body is here already
+        if self.continue_due:
+            self.continue_due = False
+            if not self.connection.head_sent and not self.connection.request_complete and self.connection.body_received == 0:
+                self.send_interim(b"HTTP/1.1 100 Continue\r\n\r\n", 25)
+        return 0
+
+    cdef int resume_body(self, Desk desk) except -1:
+        if self.closed or self.lingering:
+            return 0
+        return self.handle(desk, 0)
+
+    cdef Event wait_body(self, Desk desk) except? FAILED:
+        cdef HTTP1Connection connection = self.connection
+        cdef int64_t progress = now()
+        cdef int64_t limit = self.reactor.limits.body_time
+        cdef int64_t left
+        cdef uint64_t mark = connection.body_received
+        cdef Py_ssize_t count
+        cdef Event event
+        cdef int fd
+        while not self.closed:
+            event = connection.poll(desk.head)
+            if event == PAUSED:
+                return END
+            if event != NEED_DATA:
+                return event
+            if connection.settle() < 0:
+                raise MemoryError
+            count = self.transport.recv(desk.scratch, desk.scratch_size)
+            if count > 0:
+                self.reactor.counters.bytes_in += count
+                connection.feed(desk.scratch, count)
+                continue
+            if count == 0:
+                self.peer_finished = True
+                connection.feed_eof()
+                continue
+            if count != -EAGAIN and count != -EWOULDBLOCK:
+                self.lost()
+                break
+            if connection.body_received - mark >= BODY_PROGRESS:
+                mark = connection.body_received
+                progress = now()
+            left = progress + limit - now() if limit else -1
+            if limit and left <= 0:
+                self.reactor.counters.timeouts += 1
+                connection.error_status = 408
+                connection.error_reason = b"the request body took too long"
+                return FAILED
+            fd = self.transport.fd
+            with nogil:
+                wait_ready(fd, False, left)
+        return CLOSED
+
+    cdef bint wait_sent(self) except -1:
+        cdef int64_t limit = self.reactor.limits.write_time
+        cdef int fd
+        cdef int result
+        while self.blocked and not self.closed:
+            fd = self.transport.fd
+            with nogil:
+                result = wait_ready(fd, True, limit if limit else -1)
+            if self.closed:
+                break
+            if result == 0:
+                self.write_timed_out()
+            else:
+                self._write_out()
+        return not self.closed
+
+    # ------------------------------------------------------------------ the response, for the exchange
+
+    cdef WriteError start_head(self, int status, const char* reason, size_t reason_size) noexcept:
+        if self.out.data == NULL and self.reactor.take_buffer(&self.out) < 0:
+            return NO_MEMORY
+        return write_status(&self.out, &self.response, status, reason, reason_size)
+
+    cdef WriteError add_field(self, const char* name, size_t name_size, const char* value, size_t value_size) noexcept:
+        return write_field(&self.out, &self.response, name, name_size, value, value_size)
+
+    cdef void drop_head(self) noexcept:
+        self.out.size = self.response.mark
+        self.response.status = 0
+
+    cdef WriteError end_head(self, int64_t body_size, bint trailers) noexcept:
+        cdef HTTP1Connection connection = self.connection
+        if not connection.request_complete and not self._drainable():
+            connection.close_after_response()
+        return connection.finish_head(&self.out, &self.response, body_size, trailers)
+
+    cdef bint _drainable(self) noexcept:
+        """Whether an unread request body is worth reading to keep the connection: it is on its way, and known to be short."""
+        if self.continue_due:
+            return False   # the peer may or may not send it: RFC 9110 10.1.1 lets us only close
+        return self.request_length - <int64_t>self.connection.body_received <= self.reactor.limits.drain
+
+    cdef int send_interim(self, const char* data, size_t size) except -1:
+        """Sends a 1xx head at once, ahead of a final head that may already be waiting in the buffer."""
+        cdef Buffer* out = &self.out
+        cdef size_t place
+        cdef Py_ssize_t count
+        if self.closed:
+            return 0
+        if out.data == NULL:
+            self.reactor.take_buffer(out)
+        if reserve(out, size) < 0:
+            raise MemoryError
+        place = self.response.mark if self.response.status != 0 else out.size
+        memmove(out.data + place + size, out.data + place, out.size - place)
+        memcpy(out.data + place, data, size)
+        out.size += size
+        if self.response.status != 0:
+            self.response.mark += size
+        if self.blocked:
+            return 0
+        count = self.transport.send(out.data + out.start, place + size - out.start)
+        if count > 0:
+            self.reactor.counters.bytes_out += count
+            out.start += count
+            if out.start == out.size:
+                self.reactor.give_buffer(out)
+        return 0
+
+    cdef Sent send_body(self, object owner, const char* data, size_t size) except? SENT_NO_MEMORY:
+        cdef HTTP1Connection connection = self.connection
+        cdef size_t allowed
+        if self.closed:
+            return SENT_OK
+        if self.tail is not None or self.file is not None:
+            self._merge_tail()
+        if self.out.data == NULL:
+            self.reactor.take_buffer(&self.out)
+        allowed = connection.start_chunk(&self.out, size)
+        if allowed != 0:
+            self.body_sent += allowed
+            if owner is None or allowed <= COPY:
+                if append(&self.out, data, allowed) < 0:
+                    raise MemoryError
+                connection.end_chunk(&self.out)
+            else:
+                self._queue_tail(owner, data, allowed)
+                connection.end_chunk(&self.after)
+        if allowed < size and connection.framing != SEND_NOTHING:
+            return SENT_TOO_LONG
+        return SENT_OK
+
+    cdef Sent send_file(self, object owner, int fd, int64_t offset, int64_t size) except? SENT_NO_MEMORY:
+        """A stretch of a file. Only one can wait: flush() and wait for drained() before the next piece of body."""
+        cdef HTTP1Connection connection = self.connection
+        cdef size_t allowed
+        if self.closed or size == 0:
+            return SENT_OK
+        if self.out.data == NULL:
+            self.reactor.take_buffer(&self.out)
+        if self.tail is not None or self.file is not None:
+            raise RuntimeError("a file cannot be queued behind an unsent body")
+        allowed = connection.start_chunk(&self.out, size)
+        if allowed != 0:
+            self.body_sent += allowed
+            self.file = owner
+            self.file_fd = fd
+            self.file_offset = offset
+            self.file_left = allowed
+            connection.end_chunk(&self.after)
+        if <int64_t>allowed < size and connection.framing != SEND_NOTHING:
+            return SENT_TOO_LONG
+        return SENT_OK
+
+    cdef int _queue_tail(self, object owner, const char* data, size_t size) except -1:
+        self.tail = owner
+        self.tail_data = data
+        self.tail_size = size
+        return 0
+
+    cdef int _merge_tail(self) except -1:
+        """Copies a waiting tail behind the head, so that more can follow it. Only an app that does not wait for its sends gets here."""
+        if self.file is not None:
+            raise RuntimeError("a body cannot be queued behind an unsent file")
+        if append(&self.out, self.tail_data, self.tail_size) < 0:
+            raise MemoryError
+        if append(&self.out, self.after.data + self.after.start, self.after.size - self.after.start) < 0:
+            raise MemoryError
+        self.tail = None
+        free_buffer(&self.after)
+        return 0
+
+    cdef Finished end_body(self, const char* trailers, size_t size) except? RESPONSE_SHORT:
+        cdef Finish finish
+        cdef Buffer* out
+        if self.closed:
+            return RESPONSE_WHOLE
+        if self.tail is not None or self.file is not None:
+            out = &self.after
+        else:
+            out = &self.out
+            if out.data == NULL:
+                self.reactor.take_buffer(out)
+        finish = self.connection.finish_body(out, trailers, size)
+        self._finish_response()
+        return RESPONSE_SHORT if finish == FINISHED_SHORT else RESPONSE_WHOLE
+
+    cdef int _finish_response(self) except -1:
+        """The exchange has said its last word."""
+        cdef int status = self.response.status
+        self.response_done = True
+        if 200 <= status < 600:
+            self.reactor.counters.responses[status // 100] += 1
+        if self.log_request != NULL:
+            self._log_response()
+        self.response.status = 0
+        return self._detach()
+
+    cdef int _detach(self) except -1:
+        if self.exchange is not None:
+            self.exchange.channel = None
+            self.exchange = None
+        return 0
+
+    cdef int _log_response(self) except -1:
+        cdef Py_ssize_t size = 0
+        cdef const char* client = PyUnicode_AsUTF8AndSize(self.client_host() or "-", &size)
+        cdef int status = self.response.status or CLIENT_GONE
+        self.reactor.log.write_line(
+            client, size, self.log_request, self.log_request_size, status, self.body_sent, df_fine_now() - self.began)
+        free(self.log_request)
+        self.log_request = NULL
+        return 0
+
+    cdef bint unsent(self) noexcept:
+        return self.blocked
+
+    cdef int flush(self) except -1:
+        if self.closed or self.blocked:
+            return 0   # blocked: WRITABLE will go on
+        return self._write_out()
+
+    cdef int _write_out(self) except -1:
+        """Gives the kernel all that waits, in order. What it does not take waits for WRITABLE, under the write deadline."""
+        cdef iovec pieces[3]
+        cdef Py_ssize_t count
+        cdef Py_ssize_t left
+        cdef int number
+        cdef bint progress = False
+        while True:
+            if self.file is not None and self.out.start == self.out.size:
+                count = self.transport.send_file(self.file_fd, self.file_offset, self.file_left)
+                if count > 0:
+                    self.file_offset += count
+                    self.file_left -= count
+                    if self.file_left == 0:
+                        self.file = None
+                elif count == 0:
+                    # The file became shorter than it said: the promised length can no longer be kept.
+                    _logger.error("a file sent as response ended %d bytes early", self.file_left)
+                    return self.abort()
+            elif self.tail is None and (self.file is not None or self.after.size == self.after.start):
+                left = self.out.size - self.out.start
+                if left == 0:
+                    break
+                count = self.transport.send(self.out.data + self.out.start, left)
+                if count > 0:
+                    self.out.start += count
+            else:
+                number = 0
+                if self.out.start < self.out.size:
+                    pieces[number].iov_base = self.out.data + self.out.start
+                    pieces[number].iov_len = self.out.size - self.out.start
+                    number += 1
+                if self.tail is not None:
+                    pieces[number].iov_base = <void*>self.tail_data
+                    pieces[number].iov_len = self.tail_size
+                    number += 1
+                if self.file is None and self.after.start < self.after.size:
+                    pieces[number].iov_base = self.after.data + self.after.start
+                    pieces[number].iov_len = self.after.size - self.after.start
+                    number += 1
+                count = self.transport.send_vector(pieces, number)
+                if count > 0:
+                    left = count - <Py_ssize_t>(self.out.size - self.out.start)
+                    if left < 0:
+                        self.out.start += count
+                    else:
+                        self.out.start = self.out.size
+                        if self.tail is not None and left < <Py_ssize_t>self.tail_size:
+                            self.tail_data += left
+                            self.tail_size -= left
+                        else:
+                            if self.tail is not None:
+                                left -= self.tail_size
+                                self.tail = None
+                            self.after.start += left
+            if count > 0:
+                self.reactor.counters.bytes_out += count
+                progress = True
+                continue
+            if count == -EAGAIN or count == -EWOULDBLOCK:
+                if not self.blocked or progress:
+                    self.blocked = True
+                    self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
+                return 0
+            return self.lost()
+        self.reactor.give_buffer(&self.out)
+        if self.after.data != NULL:
+            free_buffer(&self.after)
+        if self.blocked:
+            self.blocked = False
+            disarm(&self.write_timer)
+            if self.exchange is not None:
+                self.exchange.drained()
+        if self.response_done and not self.closed:
+            return self._response_left()
+        return 0
+
+    cdef int _response_left(self) except -1:
+        """A whole response is with the kernel: close, or on to the next request."""
+        if self.lingering:
+            return 0
+        if self.connection.closing:
+            return self._linger()
+        if self.busy:
+            return 0   # handle() is on the way and goes on by itself
+        if self.connection.request_complete and not self.readable and not self.peer_finished and self.connection.unread() == 0:
+            if self._turn():
+                self.reactor.set_deadline(self, KEEP_ALIVE_DEADLINE)
+            return 0
+        return self.reactor.queue(self)
+
+    cdef int answer_error(self, int status, const char* reason) except -1:
+        cdef Exchange exchange = self.exchange
+        if self.closed or self.response_done:
+            return 0
+        if self.out.data == NULL:
+            self.reactor.take_buffer(&self.out)
+        elif self.response.status != 0:
+            self.drop_head()
+        if status < 500 or status >= 501 and exchange is None:
+            self.reactor.counters.refused += 1
+            _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
+        self._detach()
+        if self.connection.write_error(&self.out, status, reason) != WRITE_OK:
+            return self.abort()
+        self.response.status = status
+        self._finish_response()
+        if exchange is not None:
+            exchange.disconnected()
+        if self.closed:
+            return 0
+        return self.flush()
+
+    cdef int break_off(self) except -1:
+        if self.closed or self.response_done:
+            return 0
+        if self.log_request != NULL:
+            self._log_response()
+        # A FIN would look like the regular end of a body that runs until the close, and nothing may follow unsent bytes.
+        if self.blocked or self.connection.framing == SEND_UNTIL_CLOSE:
+            return self.abort()
+        self._write_out()
+        if self.closed:
+            return 0
+        if self.blocked:
+            return self.abort()
+        self.response_done = True
+        self._linger()
+        exchange = self.exchange
+        self._detach()
+        if exchange is not None:
+            (<Exchange>exchange).disconnected()
+        return 0
+
+
+cdef class Listener:
+    def __cinit__(self, socket, str scheme):
+        name = socket.getsockname()
+        self.socket = socket
+        self.fd = socket.fileno()
+        self.scheme = scheme
+        self.is_unix = socket.family == _socket.AF_UNIX
+        if self.is_unix:
+            self.host = os.fsdecode(name)
+            self.port = None
+        else:
+            self.host = name[0].partition("%")[0]
+            self.port = name[1]
+            self.wildcard = self.host in ("0.0.0.0", "::")
+
+
+cdef class Reactor:
+    """The connections of one process, or of one thread.
+
+    service makes the exchanges; limits and counters are handed on; defaults are the fields of every response; log takes the
+    access lines (None: none are written); connection_class reads requests: HTTP1Connection, or another behind its seam.
+    """
+
+    def __init__(self, Service service, Limits limits not None, Counters counters not None,
+                 DefaultFields defaults not None, AccessLog log=None, connection_class=None):
+        self.service = service
+        self.limits = limits
+        self.counters = counters
+        self.defaults = defaults
+        self.log = log
+        self.connection_class = connection_class or _OwnConnection
+        self.poller = Poller()
+        self.listeners = []
+        self.promised = INT64_MAX
+        self.sleeping = True
+        init_timers(&self.head_timers, limits.head_time)
+        init_timers(&self.body_timers, limits.body_time)
+        init_timers(&self.keep_alive_timers, limits.keep_alive_time)
+        init_timers(&self.linger_timers, limits.drain_time)
+        init_timers(&self.half_close_timers, HALF_CLOSE_GRACE)
+        init_timers(&self.write_timers, limits.write_time)
+
+    def __dealloc__(self):
+        cdef int index
+        for index in range(self.spare_count):
+            free(self.spare[index])
+
+    # ------------------------------------------------------------------ for the engines, from Python
+
+    def add_listener(self, socket, str scheme="http") -> None:
+        """Accepts from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
+        self.listeners.append(Listener(socket, scheme))
+
+    def serve(self, Service service not None) -> None:
+        """Sets the service, for one that needs the reactor to be made."""
+        self.service = service
+
+    def start(self) -> None:
+        """Begins to accept."""
+        self.watch_listeners()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while tick() has something to do."""
+        return self.poller.fd
+
+    def tick(self, Desk desk not None) -> None:
+        """Handles what is ready now and what is past its deadline, without waiting."""
+        cdef Channel channel
+        cdef uint32_t ready = 0
+        self.sleeping = False
+        try:
+            self.poller.look()
+            while True:
+                channel = self.take_ready(&ready)
+                if channel is None:
+                    break
+                channel.handle(desk, ready)
+            self.expire(desk)
+        finally:
+            self.sleeping = True
+            if self.ready_head is not None:
+                self.poller.wake()
+
+    def seconds_to_deadline(self) -> float | None:
+        """Time to the next deadline, which the caller promises to tick() at; deadline_moved tells that it must ask again."""
+        cdef int64_t at = self.next_deadline()
+        self.deadline_moved = False
+        self.promised = at
+        return None if at == INT64_MAX else max(0, at - now()) / 1e9 + 0.004
+
+    def drain(self, Desk desk not None) -> None:
+        """Stops accepting, ends idle connections, and tells the others that their present response is the last."""
+        cdef Channel channel, following
+        if self.stopping:
+            return
+        self.stopping = True
+        self.unwatch_listeners()
+        channel = self.first
+        while channel is not None:
+            following = channel.next
+            channel.drain(desk)
+            channel = following
+
+    def abort(self) -> None:
+        """Resets every connection that is left."""
+        while self.first is not None:
+            self.first.abort()
+
+    def wake(self) -> None:
+        """Makes fileno() readable, from any thread or signal handler."""
+        self.poller.wake()
+
+    # ------------------------------------------------------------------ for the engines, compiled
+
+    cdef Channel take_ready(self, uint32_t* ready):
+        cdef Poller poller = self.poller
+        cdef Channel channel
+        cdef object owner
+        cdef void* pointer
+        while poller.taken < poller.count:
+            pointer = poller.batch[poller.taken].owner
+            ready[0] = poller.batch[poller.taken].ready
+            poller.taken += 1
+            if pointer == NULL:
+                continue
+            owner = <object>pointer
+            if type(owner) is Channel:
+                return <Channel>owner
+            self.accept_from(<Listener>owner)
+        channel = self.ready_head
+        if channel is not None:
+            self.ready_head = channel.next_ready
+            if self.ready_head is None:
+                self.ready_tail = None
+            channel.next_ready = None
+            channel.queued = False
+            ready[0] = RESUME
+        return channel
+
+    cdef int queue(self, Channel channel) except -1:
+        if channel.queued or channel.closed:
+            return 0
+        channel.queued = True
+        if self.ready_tail is None:
+            self.ready_head = channel
+        else:
+            self.ready_tail.next_ready = channel
+        self.ready_tail = channel
+        if self.sleeping:
+            self.poller.wake()
+        return 0
+
+    cdef TimerList* timers_of(self, uint8_t deadline) noexcept:
+        if deadline == KEEP_ALIVE_DEADLINE:
+            return &self.keep_alive_timers
+        if deadline == HEAD_DEADLINE:
+            return &self.head_timers
+        if deadline == BODY_DEADLINE:
+            return &self.body_timers
+        if deadline == HALF_CLOSE_DEADLINE:
+            return &self.half_close_timers
+        return &self.linger_timers
+
+    cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1:
+        channel.deadline = deadline
+        if deadline == NO_DEADLINE:
+            disarm(&channel.read_timer)
+            return 0
+        return self.move_deadline(arm(self.timers_of(deadline), &channel.read_timer))
+
+    cdef int move_deadline(self, int64_t at) except -1:
+        if at != 0 and at < self.promised:
+            self.promised = at
+            self.deadline_moved = True
+            if self.sleeping:
+                self.poller.wake()
+        return 0
+
+    cdef int64_t next_deadline(self) noexcept:
+        cdef int64_t at = self.accept_again if self.accept_again else INT64_MAX
+        cdef TimerList* timers
+        cdef int index
+        cdef TimerList* lists[6]
+        lists[0] = &self.head_timers
+        lists[1] = &self.body_timers
+        lists[2] = &self.keep_alive_timers
+        lists[3] = &self.linger_timers
+        lists[4] = &self.half_close_timers
+        lists[5] = &self.write_timers
+        for index in range(6):
+            timers = lists[index]
+            if timers.ends.next != &timers.ends and timers.ends.next.at < at:
+                at = timers.ends.next.at
+        return at
+
+    cdef int expire(self, Desk desk) except -1:
+        cdef int64_t time = now()
+        cdef Timer* timer
+        cdef Channel channel
+        cdef uint8_t deadline
+        if self.accept_again and time >= self.accept_again:
+            self.accept_again = 0
+            self.watch_listeners()
+        for deadline in range(HEAD_DEADLINE, HALF_CLOSE_DEADLINE + 1):
+            while True:
+                timer = first_due(self.timers_of(deadline), time)
+                if timer == NULL:
+                    break
+                channel = <Channel>timer.owner
+                if channel.busy:   # its thread watches the time by itself
+                    arm(self.timers_of(deadline), timer)
+                    continue
+                channel.read_timed_out(desk)
+        while True:
+            timer = first_due(&self.write_timers, time)
+            if timer == NULL:
+                break
+            channel = <Channel>timer.owner
+            if channel.busy:
+                arm(&self.write_timers, timer)
+                continue
+            channel.write_timed_out()
+        return 0
+
+    # ------------------------------------------------------------------ output blocks
+
+    cdef int take_buffer(self, Buffer* buffer) except -1:
+        if self.spare_count:
+            self.spare_count -= 1
+            buffer.data = self.spare[self.spare_count]
+        else:
+            buffer.data = <char*>malloc(BLOCK)
+            if buffer.data == NULL:
+                raise MemoryError
+        buffer.capacity = BLOCK
+        buffer.start = buffer.size = 0
+        return 0
+
+    cdef void give_buffer(self, Buffer* buffer) noexcept:
+        if buffer.data == NULL:
+            return
+        if buffer.capacity == BLOCK and self.spare_count < SPARE_BLOCKS:
+            self.spare[self.spare_count] = buffer.data
+            self.spare_count += 1
+            buffer.data = NULL
+            buffer.start = buffer.size = buffer.capacity = 0
+        else:
+            free_buffer(buffer)
+
+    # ------------------------------------------------------------------ connections come and go
+
+    cdef int watch_listeners(self) except -1:
+        cdef Listener listener
+        if self.stopping:
+            return 0
+        for listener in self.listeners:
+            if not listener.watched:
+                self.poller.watch_listener(listener.fd, <void*>listener)
+                listener.watched = True
+        self.accepting = True
+        return 0
+
+    cdef int unwatch_listeners(self) except -1:
+        cdef Listener listener
+        for listener in self.listeners:
+            if listener.watched:
+                self.poller.unwatch(listener.fd)
+                self.poller.forget(<void*>listener)
+                listener.watched = False
+        self.accepting = False
+        return 0
+
+    cdef int pause_accepting(self, object reason) except -1:
+        cdef int64_t time = now()
+        self.unwatch_listeners()
+        self.accept_again = time + ACCEPT_PAUSE
+        self.move_deadline(self.accept_again)
+        if self.complained == 0 or time - self.complained > COMPLAIN_EVERY:
+            self.complained = time
+            _logger.warning("cannot accept connections for now: %s (%d are open)", reason, self.open_connections)
+        return 0
+
+    cdef int accept_from(self, Listener listener) except -1:
+        """A burst of new connections."""
+        cdef int fd
+        cdef int family = 0
+        cdef uint8_t address[16]
+        cdef uint16_t port = 0
+        cdef int turn
+        memset(address, 0, 16)
+        for turn in range(ACCEPTS_PER_TURN):
+            if not listener.watched:
+                return 0
+            fd = accept_connection(listener.fd, &family, address, &port)
+            if fd >= 0:
+                self.accept_one(listener, fd, family, address, port)
+            elif fd == -EAGAIN or fd == -EWOULDBLOCK:
+                return 0
+            elif fd == -ECONNABORTED or fd == -EPERM or fd == -EPROTO:
+                continue   # that one peer is gone or filtered; the next may be fine
+            else:
+                return self.pause_accepting(os.strerror(-fd))
+        return 0
+
+    cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
+        cdef Channel channel = Channel.__new__(Channel)
+        channel.transport = Transport.__new__(Transport, fd)
+        channel.reactor = self
+        channel.listener = listener
+        channel.connection = self.connection_class(self.limits, self.defaults)
+        channel.family = AF_UNIX if listener.is_unix else family
+        memcpy(channel.address, address, 16)
+        channel.port = port
+        channel.read_timer.owner = channel.write_timer.owner = <void*>channel
+        self.poller.watch(fd, <void*>channel)
+        # The list owns the channel: the kernel only holds its address.
+        channel.next = self.first
+        if self.first is not None:
+            self.first.previous = channel
+        self.first = channel
+        self.counters.accepted += 1
+        self.open_connections += 1
+        self.set_deadline(channel, HEAD_DEADLINE)
+        if self.limits.connections >= 0 and self.open_connections >= self.limits.connections:
+            self.unwatch_listeners()
+        return 0
+
+    cdef int forget_channel(self, Channel channel) except -1:
+        if channel.previous is not None:
+            channel.previous.next = channel.next
+        else:
+            self.first = channel.next
+        if channel.next is not None:
+            channel.next.previous = channel.previous
+        channel.previous = channel.next = None
+        self.counters.closed += 1
+        self.open_connections -= 1
+        if not self.accepting and not self.stopping and (
+            self.limits.connections < 0 or self.open_connections < self.limits.connections
+        ):
+            self.accept_again = 0
+            self.watch_listeners()
+        return 0

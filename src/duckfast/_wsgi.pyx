@@ -1,0 +1,682 @@
+"""One WSGI call: environ, wsgi.input, start_response, the response (PEP 3333). Knows a channel's verbs, not which HTTP carries it.
+
+The app runs on the thread that handles the channel, inside begin(), body_data() or body_end(): whichever brings the last byte
+of a short body, or the one after which a longer body is better read by the app itself.
+"""
+
+import logging
+import os
+import stat
+import sys
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_SetDefault, PyDict_SetItem
+from cpython.list cimport PyList_CheckExact
+from cpython.tuple cimport PyTuple_CheckExact
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdlib cimport free, malloc
+from libc.string cimport memchr, memcmp
+
+from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
+from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
+from duckfast._http1 cimport CLOSED, DATA, END, Event
+from duckfast._parser cimport Span
+from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG
+from duckfast._writer cimport WRITE_OK, WriteError, describe
+
+from duckfast.exceptions import ApplicationError, ClientDisconnected
+
+cdef extern from *:
+    """
+    static inline const char *df_latin1(PyObject *text, Py_ssize_t *size) {
+        /* The characters of a str as bytes, without a copy; NULL when one of them is above U+00FF. */
+        if (PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND) return NULL;
+        *size = PyUnicode_GET_LENGTH(text);
+        return (const char *)PyUnicode_1BYTE_DATA(text);
+    }
+    static int df_hex(unsigned char byte) {
+        if (byte >= '0' && byte <= '9') return byte - '0';
+        byte |= 32;
+        return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
+    }
+    /* Percent-decodes; a bad escape stays as it stands. Returns the size. */
+    static size_t df_unquote(const char *from, size_t size, char *to) {
+        size_t in = 0, out = 0;
+        while (in < size) {
+            if (from[in] == '%' && in + 2 < size && df_hex(from[in + 1]) >= 0 && df_hex(from[in + 2]) >= 0) {
+                to[out++] = (char)(df_hex(from[in + 1]) << 4 | df_hex(from[in + 2]));
+                in += 3;
+            } else to[out++] = from[in++];
+        }
+        return out;
+    }
+    """
+    const char* df_latin1(object text, Py_ssize_t* size)
+    size_t df_unquote(const char* source, size_t size, char* to) nogil
+
+_logger = logging.getLogger("duckfast")
+
+cdef object GET = sys.intern("GET")
+cdef object POST = sys.intern("POST")
+cdef object EMPTY = ""
+cdef object HTTP_1_0 = sys.intern("HTTP/1.0")
+cdef object HTTP_1_1 = sys.intern("HTTP/1.1")
+cdef object K_METHOD = sys.intern("REQUEST_METHOD")
+cdef object K_PATH = sys.intern("PATH_INFO")
+cdef object K_QUERY = sys.intern("QUERY_STRING")
+cdef object K_RAW_URI = sys.intern("RAW_URI")
+cdef object K_REQUEST_URI = sys.intern("REQUEST_URI")
+cdef object K_PROTOCOL = sys.intern("SERVER_PROTOCOL")
+cdef object K_SERVER_NAME = sys.intern("SERVER_NAME")
+cdef object K_SERVER_PORT = sys.intern("SERVER_PORT")
+cdef object K_REMOTE_ADDR = sys.intern("REMOTE_ADDR")
+cdef object K_REMOTE_PORT = sys.intern("REMOTE_PORT")
+cdef object K_SCHEME = sys.intern("wsgi.url_scheme")
+cdef object K_INPUT = sys.intern("wsgi.input")
+cdef object K_EARLY_HINTS = sys.intern("wsgi.early_hints")
+cdef object K_HOST = sys.intern("HTTP_HOST")
+
+# Entries of the template that every request sets anew. They are in it so that copying it gives a dict of the final shape.
+_PLACES = (K_METHOD, K_PATH, K_QUERY, K_RAW_URI, K_REQUEST_URI, K_PROTOCOL, K_SERVER_NAME, K_SERVER_PORT, K_REMOTE_ADDR,
+           K_REMOTE_PORT, K_SCHEME, K_INPUT, K_EARLY_HINTS)
+_SPARE_PLACES = 10   # entries added and removed again: the copy has room for a browser's fields without growing
+
+
+cdef inline object text_of(Span span):
+    return PyUnicode_DecodeLatin1(span.data, span.size, NULL) if span.size else EMPTY
+
+
+cdef class ErrorStream:
+    """wsgi.errors: text to the process's standard error, whatever it is at the time."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def writelines(self, lines) -> None:
+        sys.stderr.writelines(lines)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+cdef class FileWrapper:
+    def __init__(self, filelike, Py_ssize_t block_size=8192):
+        self.filelike = filelike
+        self.block_size = block_size
+        self.close = getattr(filelike, "close", None) or _nothing
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.block_size)
+        if not data:
+            raise StopIteration
+        return data
+
+
+def _nothing():
+    pass
+
+
+cdef class OpenFile:
+    """A descriptor of our own on a file that is being sent: the app may close its own at any time."""
+    cdef int fd
+
+    def __cinit__(self, int fd):
+        self.fd = -1
+        self.fd = os.dup(fd)
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+cdef class WSGIService(Service):
+    """Makes the exchanges of one app. crew is told when app code begins and ends; environ holds the process's own entries."""
+
+    def __init__(self, app, Crew crew not None, str root_path, bint multithread, str server_software):
+        self.app = app
+        self.crew = crew
+        self.body_buffer = crew.reactor.limits.body_buffer
+        template = dict.fromkeys(_PLACES)
+        template.update({
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "SCRIPT_NAME": root_path.rstrip("/").encode().decode("latin-1"),
+            "SERVER_SOFTWARE": server_software,
+            "wsgi.version": (1, 0),
+            "wsgi.errors": ErrorStream(),
+            "wsgi.multithread": multithread,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        })
+        for number in range(_SPARE_PLACES):
+            template[f"spare {number}"] = None
+        for number in range(_SPARE_PLACES):
+            del template[f"spare {number}"]
+        self.template = template
+
+    cdef Exchange new_exchange(self, Channel channel):
+        cdef WSGIExchange exchange = WSGIExchange.__new__(WSGIExchange)
+        exchange.service = self
+        return exchange
+
+
+cdef class WSGIExchange(Exchange):
+    def __cinit__(self):
+        if DUCKFAST_DEBUG:
+            count_alive(ALIVE_EXCHANGE, 1)
+
+    def __dealloc__(self):
+        if DUCKFAST_DEBUG:
+            count_alive(ALIVE_EXCHANGE, -1)
+
+    # ------------------------------------------------------------------ the request
+
+    cdef int begin(self, Desk desk) except -1:
+        cdef Head* head = desk.head
+        cdef int64_t length = head.content_length
+        self.desk = desk
+        self.environ = self._environ(desk)
+        if length <= 0 and not head.chunked:
+            self.environ[K_INPUT] = NO_INPUT
+            return 0   # body_end() follows at once and makes the call
+        self.input = Input.__new__(Input)
+        self.input.exchange = self
+        self.input.chunk = b""
+        self.environ[K_INPUT] = self.input
+        if head.expect_continue or length > self.service.body_buffer:
+            # The peer waits to be asked, or the body is too long to be held: the app reads it.
+            self._call()
+        return 0
+
+    cdef int body_data(self, const char* data, size_t size) except -1:
+        if self.gathered == 0:
+            self.input.chunk = PyBytes_FromStringAndSize(data, size)
+        else:
+            if self.pieces is None:
+                self.pieces = [self.input.chunk]
+            self.pieces.append(PyBytes_FromStringAndSize(data, size))
+        self.gathered += size
+        if self.gathered > self.service.body_buffer:
+            self._join_pieces()
+            self._call()
+        return 0
+
+    cdef int body_end(self) except -1:
+        self.body_complete = True
+        if self.called:
+            return 0
+        if self.input is not None:
+            self.input.exchange = None
+            self._join_pieces()
+        return self._call()
+
+    cdef int _join_pieces(self) except -1:
+        if self.pieces is not None:
+            self.input.chunk = b"".join(self.pieces)
+            self.pieces = None
+        return 0
+
+    cdef dict _environ(self, Desk desk):
+        cdef Channel channel = self.channel
+        cdef Head* head = desk.head
+        cdef dict environ = PyDict_Copy(self.service.template)
+        cdef object target = text_of(head.target)
+        cdef char* decoded
+        cdef size_t size
+        PyDict_SetItem(environ, K_METHOD, _method(&head.method))
+        PyDict_SetItem(environ, K_QUERY, text_of(head.query))
+        PyDict_SetItem(environ, K_RAW_URI, target)
+        PyDict_SetItem(environ, K_REQUEST_URI, target)
+        if head.path_escaped:
+            decoded = <char*>malloc(head.path.size)
+            if decoded == NULL:
+                raise MemoryError
+            try:
+                size = df_unquote(head.path.data, head.path.size, decoded)
+                PyDict_SetItem(environ, K_PATH, PyUnicode_DecodeLatin1(decoded, size, NULL))
+            finally:
+                free(decoded)
+        elif head.path.size == head.target.size:
+            PyDict_SetItem(environ, K_PATH, target)
+        else:
+            PyDict_SetItem(environ, K_PATH, text_of(head.path))
+        PyDict_SetItem(environ, K_PROTOCOL, HTTP_1_1 if head.minor else HTTP_1_0)
+        PyDict_SetItem(environ, K_REMOTE_ADDR, channel.client_host())
+        PyDict_SetItem(environ, K_REMOTE_PORT, channel.client_port_text())
+        PyDict_SetItem(environ, K_SCHEME, channel.scheme())
+        PyDict_SetItem(environ, K_EARLY_HINTS, self.early_hints)
+        self._fields(environ, head)
+        if channel.is_unix():
+            name, _, port = environ.get(K_HOST, "localhost").rpartition(":") if ":" in environ.get(K_HOST, "") else (
+                environ.get(K_HOST, "localhost"), "", "80")
+            PyDict_SetItem(environ, K_SERVER_NAME, name)
+            PyDict_SetItem(environ, K_SERVER_PORT, port)
+        else:
+            PyDict_SetItem(environ, K_SERVER_NAME, channel.server_host())
+            PyDict_SetItem(environ, K_SERVER_PORT, channel.server_port_text())
+        return environ
+
+    cdef int _fields(self, dict environ, Head* head) except -1:
+        cdef Field* field = head.fields
+        cdef Field* end = field + head.field_count
+        cdef object name, value, present
+        while field < end:
+            if field.underscore or field.name_id == NAME_PROXY:
+                # X_A would shadow X-A; HTTP_PROXY would steer the app's own HTTP clients (httpoxy).
+                field += 1
+                continue
+            name = wsgi_name(field.name_id, field.name.data, field.name.size)
+            if field.name_id == NAME_HOST and head.authority.data != NULL:
+                value = text_of(head.authority)   # RFC 9112 3.2.2: the target's authority replaces Host
+            else:
+                value = text_of(field.value)
+            present = <object>PyDict_SetDefault(environ, name, value)
+            if present is not value:
+                PyDict_SetItem(environ, name, present + ("; " if field.name_id == NAME_COOKIE else ",") + value)
+            field += 1
+        return 0
+
+    # ------------------------------------------------------------------ the call
+
+    cdef int _call(self) except -1:
+        cdef WSGIService service = self.service
+        cdef Desk desk = self.desk
+        cdef dict environ = self.environ
+        cdef object result = None
+        self.called = True
+        self.environ = None
+        service.crew.enter_app(desk)
+        try:
+            try:
+                result = service.app(environ, self.start_response)
+                self._respond(result)
+            except Exception as error:
+                self._fail(error)
+            except BaseException as error:   # SystemExit, KeyboardInterrupt: the app means the process
+                self._fail(error)
+                service.crew.give_up(error)
+            if result is not None and not PyList_CheckExact(result) and not PyTuple_CheckExact(result):
+                self._close_result(result)
+            if self.channel is not None:
+                # Only an exchange that failed half way is still here.
+                self.channel.break_off()
+        finally:
+            service.crew.leave_app(desk)
+            self.desk = None
+            if self.input is not None:
+                self.input = None
+        return 0
+
+    cdef int _close_result(self, object result) except -1:
+        close = getattr(result, "close", None)
+        if close is None:
+            return 0
+        try:
+            close()
+        except Exception:
+            self.service.crew.reactor.counters.app_errors += 1
+            _logger.exception("the app raised in close()")
+        return 0
+
+    cdef int _fail(self, object error) except -1:
+        """The app raised: the client is told, if it can still be told."""
+        cdef Channel channel = self.channel
+        if isinstance(error, ClientDisconnected) and (channel is None or self.error_status):
+            # It met a body that broke, or a client that left: not its fault.
+            if channel is not None:
+                if self.head_ended:
+                    channel.break_off()
+                else:
+                    channel.answer_error(self.error_status, self.error_reason)
+            return 0
+        self.service.crew.reactor.counters.app_errors += 1
+        _logger.error("the app raised an exception", exc_info=error)
+        if channel is None:
+            return 0
+        if self.head_ended:
+            channel.break_off()
+        else:
+            channel.answer_error(500, b"the application failed")
+        return 0
+
+    # ------------------------------------------------------------------ start_response
+
+    def start_response(self, status, headers, exc_info=None, /):
+        """PEP 3333: begins the response. Returns write(data).
+
+        status: "NNN reason"; headers: a list of (name, value) of str. Raises ApplicationError for what cannot be sent,
+        AssertionError for a second call without exc_info, and exc_info's own exception when the head is out already.
+        """
+        cdef Channel channel = self.channel
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t value_size = 0
+        cdef const char* text
+        cdef const char* value_text
+        cdef WriteError error
+        cdef int code
+        if exc_info is not None:
+            try:
+                if self.head_ended or channel is None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.head_started:
+            raise AssertionError("start_response() was called a second time without exc_info")
+        if channel is None:
+            raise ClientDisconnected("the client has left")
+        if self.head_started:
+            channel.drop_head()
+            self.head_started = False
+        if type(status) is not str:
+            raise ApplicationError(f"status must be str, not {type(status).__name__}")
+        if not isinstance(headers, list):
+            raise ApplicationError(f"headers must be a list, not {type(headers).__name__}")
+        text = df_latin1(status, &size)
+        if text == NULL or size < 3 or not (c"0" <= text[0] <= c"9" and c"0" <= text[1] <= c"9" and c"0" <= text[2] <= c"9") \
+                or size > 3 and text[3] != c" ":
+            raise ApplicationError("status must be three digits, a space and a reason")
+        code = (text[0] - c"0") * 100 + (text[1] - c"0") * 10 + text[2] - c"0"
+        error = channel.start_head(code, text + min(size, 4), max(0, size - 4))
+        if error != WRITE_OK:
+            raise ApplicationError(describe(error))
+        for name, value in headers:
+            if type(name) is not str or type(value) is not str:
+                channel.drop_head()
+                raise ApplicationError("header names and values must be str")
+            text = df_latin1(name, &size)
+            value_text = df_latin1(value, &value_size)
+            if text == NULL or value_text == NULL:
+                channel.drop_head()
+                raise ApplicationError("a header holds a character above U+00FF")
+            error = channel.add_field(text, size, value_text, value_size)
+            if error != WRITE_OK:
+                channel.drop_head()
+                raise ApplicationError(describe(error))
+        self.head_started = True
+        return self.write
+
+    def write(self, data, /):
+        """PEP 3333: sends a piece of body before the app returns; on return the kernel has it."""
+        if type(data) is not bytes:
+            raise ApplicationError(f"write() takes bytes, not {type(data).__name__}")
+        if not self._send(data):
+            if self.overlong:
+                raise ApplicationError("the body is longer than its Content-Length")
+            raise ClientDisconnected("the client has left")
+
+    def early_hints(self, headers, /):
+        """wsgi.early_hints: sends 103 with these (name, value) pairs now, before the final response (RFC 8297)."""
+        cdef Channel channel = self.channel
+        if channel is None or self.head_ended or channel.connection.minor == 0:
+            return   # HTTP/1.0 knows no interim responses
+        lines = [b"HTTP/1.1 103 Early Hints\r\n"]
+        for name, value in headers:
+            name = name.encode("latin-1") if isinstance(name, str) else name
+            value = value.encode("latin-1") if isinstance(value, str) else value
+            for byte in name + value:
+                if byte < 32 and byte != 9 or byte == 127:
+                    raise ApplicationError("an early hint holds a control character")
+            if not name or b":" in name or b" " in name:
+                raise ApplicationError("an early hint's name is not a token")
+            lines.append(name + b": " + value + b"\r\n")
+        lines.append(b"\r\n")
+        block = b"".join(lines)
+        channel.send_interim(PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block))
+
+    # ------------------------------------------------------------------ the response
+
+    cdef int _end_head(self, int64_t body_size) except -1:
+        cdef WriteError error
+        if not self.head_started:
+            raise ApplicationError("the app sent a body without calling start_response()")
+        error = self.channel.end_head(body_size, False)
+        if error != WRITE_OK:
+            raise ApplicationError(describe(error))
+        self.head_ended = True
+        return 0
+
+    cdef int _respond(self, object result) except -1:
+        if self.channel is None:
+            return 0
+        if result is None:
+            raise ApplicationError("the app returned None, not an iterable of bytes")
+        if not self.head_ended:
+            if PyList_CheckExact(result) or PyTuple_CheckExact(result):
+                if len(result) == 1 and PyBytes_CheckExact(result[0]):
+                    return self._respond_whole(result[0], PyBytes_GET_SIZE(result[0]))
+                return self._respond_parts(result)
+            if type(result) is FileWrapper and self.head_started and self._respond_file(<FileWrapper>result):
+                return 0
+        return self._respond_stream(result)
+
+    cdef int _respond_whole(self, object body, Py_ssize_t size) except -1:
+        """A body that is known as one bytes object: its length is known, and everything leaves in one system call."""
+        cdef Channel channel = self.channel
+        self._end_head(size)
+        if size and channel.send_body(body, PyBytes_AS_STRING(body), size) == SENT_TOO_LONG:
+            self._complain_overlong()
+        return self._end()
+
+    cdef int _respond_parts(self, object parts) except -1:
+        """A list or tuple of bytes: complete, so its length is known as well."""
+        for part in parts:
+            if not isinstance(part, bytes):
+                raise ApplicationError(f"the body holds {type(part).__name__}, not bytes")
+        body = b"".join(parts)
+        return self._respond_whole(body, PyBytes_GET_SIZE(body))
+
+    cdef int _respond_stream(self, object result) except -1:
+        """Each block is with the kernel before the next one is asked for."""
+        cdef Py_ssize_t length = -1
+        if isinstance(result, (bytes, str)):
+            raise ApplicationError(f"the app returned {type(result).__name__}, not an iterable of bytes")
+        if not self.head_ended:
+            try:
+                length = len(result)
+            except Exception:
+                length = -1   # a generator, or a proxy of one: its length is not known
+        for block in result:
+            if not isinstance(block, bytes):
+                raise ApplicationError(f"the body holds {type(block).__name__}, not bytes")
+            if not block:
+                continue
+            if length == 1 and not self.head_ended:
+                # PEP 3333: the only block is the whole body.
+                return self._respond_whole(block, PyBytes_GET_SIZE(block))
+            if not self._send(block):
+                break
+        if self.channel is None:
+            return 0
+        if not self.head_ended:
+            self._end_head(0)
+        return self._end()
+
+    cdef bint _respond_file(self, FileWrapper wrapper) except -1:
+        """By sendfile, when there is a regular file behind the wrapper. False: it must be iterated."""
+        cdef Channel channel = self.channel
+        cdef OpenFile opened
+        cdef int64_t size
+        try:
+            fd = wrapper.filelike.fileno()
+            status = os.fstat(fd)
+            offset = wrapper.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return False   # io.BytesIO and the like have no descriptor
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        size = max(0, status.st_size - offset)
+        if channel.response.content_length >= 0:
+            size = min(size, channel.response.content_length)
+        opened = OpenFile(fd)
+        self._end_head(size)
+        if size:
+            channel.send_file(opened, opened.fd, offset, size)
+        self._end()
+        return True
+
+    cdef bint _send(self, object data) except -1:
+        """A block of body, all the way to the kernel. False: nobody takes it."""
+        cdef Channel channel = self.channel
+        if channel is None or self.overlong:
+            return False
+        if not self.head_ended:
+            self._end_head(-1)
+        if channel.send_body(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == SENT_TOO_LONG:
+            self._complain_overlong()
+        channel.flush()
+        if channel.unsent():
+            channel.wait_sent()
+        return self.channel is not None and not self.overlong
+
+    cdef int _complain_overlong(self) except -1:
+        self.overlong = True
+        self.service.crew.reactor.counters.app_errors += 1
+        _logger.error("the app's body is longer than its Content-Length: the rest was not sent")
+        return 0
+
+    cdef int _end(self) except -1:
+        cdef Channel channel = self.channel
+        if channel is None:
+            return 0
+        if channel.end_body(NULL, 0) == RESPONSE_SHORT:
+            self.service.crew.reactor.counters.app_errors += 1
+            _logger.error("the app's body is shorter than its Content-Length: the connection ends")
+        return channel.flush()
+
+
+cdef object _method(Span* method):
+    if method.size == 3 and memcmp(method.data, b"GET", 3) == 0:
+        return GET
+    if method.size == 4 and memcmp(method.data, b"POST", 4) == 0:
+        return POST
+    return PyUnicode_DecodeLatin1(method.data, method.size, NULL)
+
+
+cdef class Input:
+    """wsgi.input: a file of the request body. Ends with the body; never reads past it."""
+
+    cdef bint _more(self) except -1:
+        """Makes the next piece of body the chunk. False: the body has ended."""
+        cdef WSGIExchange exchange = self.exchange
+        cdef Channel channel
+        cdef Event event
+        if exchange is None:
+            return False
+        channel = exchange.channel
+        if channel is None:
+            raise ClientDisconnected("the request is over: its body can no longer be read")
+        if exchange.error_status:
+            raise ClientDisconnected(exchange.error_reason.decode())
+        channel.ask_body()
+        event = channel.wait_body(exchange.desk)
+        if event == DATA:
+            self.chunk = PyBytes_FromStringAndSize(channel.connection.body_data, channel.connection.body_size)
+            self.position = 0
+            return True
+        if event == END:
+            exchange.body_complete = True
+            self.exchange = None
+            return False
+        if event == CLOSED:
+            raise ClientDisconnected("the client left in the middle of its request")
+        exchange.error_status = channel.connection.error_status
+        exchange.error_reason = channel.connection.error_reason
+        channel.connection.close_after_response()
+        raise ClientDisconnected(exchange.error_reason.decode())
+
+    cdef bytes _take(self, Py_ssize_t size):
+        """Up to size bytes of the chunk."""
+        cdef Py_ssize_t here = PyBytes_GET_SIZE(self.chunk) - self.position
+        cdef bytes taken
+        if size >= here:
+            taken = self.chunk if self.position == 0 else self.chunk[self.position:]
+            self.chunk = b""
+            self.position = 0
+            return taken
+        taken = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.chunk) + self.position, size)
+        self.position += size
+        return taken
+
+    cdef bytes _read(self, Py_ssize_t size):
+        cdef bytes taken
+        cdef list pieces
+        if size < 0:
+            size = sys.maxsize
+        if size == 0:
+            return b""
+        if self.position == PyBytes_GET_SIZE(self.chunk) and not self._more():
+            return b""
+        taken = self._take(size)
+        if PyBytes_GET_SIZE(taken) == size or self.exchange is None:
+            return taken
+        pieces = [taken]
+        size -= PyBytes_GET_SIZE(taken)
+        while size > 0 and self._more():
+            taken = self._take(size)
+            pieces.append(taken)
+            size -= PyBytes_GET_SIZE(taken)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    cdef bytes _read_line(self, Py_ssize_t limit):
+        cdef const char* start
+        cdef const char* found
+        cdef Py_ssize_t size
+        cdef list pieces = []
+        if limit < 0:
+            limit = sys.maxsize
+        while limit > 0:
+            if self.position == PyBytes_GET_SIZE(self.chunk) and not self._more():
+                break
+            start = PyBytes_AS_STRING(self.chunk) + self.position
+            size = min(limit, PyBytes_GET_SIZE(self.chunk) - self.position)
+            found = <const char*>memchr(start, c"\n", size)
+            if found != NULL:
+                size = found - start + 1
+            pieces.append(self._take(size))
+            if found != NULL:
+                break
+            limit -= size
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read(self, size=-1, /) -> bytes:
+        """Up to size bytes, all of them unless the body ends before; the whole rest without a size.
+
+        Raises ClientDisconnected (an OSError) when the body cannot be completed.
+        """
+        return self._read(-1 if size is None else size)
+
+    def readline(self, limit=-1, /) -> bytes:
+        """A line with its newline, at most limit bytes of it; b"" at the end."""
+        return self._read_line(-1 if limit is None else limit)
+
+    def readlines(self, hint=-1, /) -> list:
+        """The lines of the rest, or as many as hold about hint bytes."""
+        cdef list lines = []
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t enough = -1 if hint is None else hint
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if 0 < enough <= size:
+                break
+        return lines
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        line = self._read_line(-1)
+        if not line:
+            raise StopIteration
+        return line
+
+    def close(self) -> None:
+        """Does nothing: the connection is the server's."""
+
+
+cdef Input NO_INPUT = Input.__new__(Input)
+NO_INPUT.chunk = b""

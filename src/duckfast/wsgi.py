@@ -1,0 +1,121 @@
+"""ThreadEngine: serves a WSGI app on threads that share one reactor. Binds nothing, installs no handlers, exits nothing.
+
+With the interpreter's lock, one crew of adaptive threads works on one reactor. Without it (a free-threaded CPython) there is
+nothing to share: every thread runs a reactor of its own on the same listeners.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from duckfast import __version__, engine
+from duckfast._leader import Crew
+from duckfast._wsgi import WSGIService
+
+if TYPE_CHECKING:
+    from duckfast.config import Config
+
+AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
+FREE_THREADS_PER_CPU = 4  # without the lock a blocked thread holds up its own connections: some more than there are CPUs
+LAST_GRACE = 1.0  # seconds that threads stuck in the app get beyond the graceful timeout
+
+
+def has_lock() -> bool:
+    """Whether this interpreter runs one thread at a time."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class ThreadEngine:
+    """Serves `app` on `sockets`, which are bound, listening, non-blocking, and stay the caller's."""
+
+    def __init__(
+        self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
+    ) -> None:
+        self._config = config
+        self._heartbeat = heartbeat
+        self._log = engine.make_access_log(config)
+        self._stop_requested = threading.Event()
+        self._all_done = threading.Event()
+        self._running = 0
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        shared = has_lock()
+        self.threads = config.threads or (AUTO_THREADS if shared else FREE_THREADS_PER_CPU * (os.cpu_count() or 1))
+        limits = [self.threads] if shared else [1] * self.threads
+        self._crews = [self._make_crew(app, sockets, limit) for limit in limits]
+
+    def _make_crew(self, app: Any, sockets: Sequence[socket.socket], limit: int) -> Crew:
+        config = self._config
+
+        def spawn() -> None:
+            self._start_thread(crew)
+
+        reactor = engine.make_reactor(None, config, self._log)
+        crew = Crew(reactor, limit, spawn)
+        reactor.serve(WSGIService(app, crew, config.root_path, self.threads > 1, f"duckfast/{__version__}"))
+        for listener in sockets:
+            reactor.add_listener(listener)
+        return crew
+
+    def _start_thread(self, crew: Crew) -> None:
+        with self._lock:
+            self._running += 1
+            number = len(self._threads) + 1
+            # A thread that is stuck in the app for good must not keep the process from ending.
+            thread = threading.Thread(target=self._work, args=(crew,), name=f"duckfast-{number}", daemon=True)
+            self._threads.append(thread)
+        thread.start()
+
+    def _work(self, crew: Crew) -> None:
+        try:
+            crew.work()
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._threads.remove(threading.current_thread())
+            if self._running == 0:
+                self._all_done.set()
+
+    def run(self) -> None:
+        """Serves until stop(), then drains. Raises SystemExit or KeyboardInterrupt that the app raised."""
+        if self._log is not None:
+            self._log.start()
+        try:
+            for crew in self._crews:
+                crew.reactor.start()
+            if self.threads == 1:
+                # One thread is this one: an app that is not thread-safe may keep what it made at import.
+                self._crews[0].enlist()
+                self._crews[0].work()
+            else:
+                self._oversee()
+        finally:
+            if self._log is not None:
+                self._log.close()
+        for crew in self._crews:
+            if crew.failure is not None:
+                raise crew.failure
+
+    def _oversee(self) -> None:
+        """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""
+        for crew in self._crews:
+            crew.hire()
+        while not self._stop_requested.wait(None if self._heartbeat is None else 1.0):
+            if self._heartbeat is not None:
+                self._heartbeat()
+            if self._all_done.is_set():
+                return
+        if not self._all_done.wait(self._config.timeout_graceful_shutdown + LAST_GRACE):
+            for crew in self._crews:
+                crew.finish()
+
+    def stop(self) -> None:
+        """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
+        for crew in self._crews:
+            crew.stop(self._config.timeout_graceful_shutdown)
+        self._stop_requested.set()
