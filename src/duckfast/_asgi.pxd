@@ -1,0 +1,110 @@
+# ASGI exchanges: an application's receive() and send() over a channel, and the task that runs it.
+from libc.stdint cimport int64_t
+
+from duckfast._reactor cimport Channel, Desk, Exchange, Reactor, Service
+from duckfast._scope cimport ScopeBuilder
+from duckfast._writer cimport Buffer
+
+
+cdef enum RequestBody:
+    BODY_ARRIVING     # more may come
+    BODY_WHOLE        # all of it is here
+    BODY_DELIVERED    # the application has the message that says more_body False
+
+
+cdef enum Response:
+    AWAIT_START       # nothing was sent
+    AWAIT_BODY        # the head is written but can still be taken back
+    SENDING_BODY
+    AWAIT_TRAILERS    # the body is whole, announced trailers are not
+    RESPONDED
+
+
+cdef class ASGIExchange
+
+
+cdef class OpenFile:
+    cdef int fd                   # ours: closed with the object
+
+
+cdef class Backlog:
+    # Of one connection whose applications went on after their responses.
+    cdef int running              # how many of them
+    cdef ASGIExchange held        # the next request, waiting until one of them ends; None: none waits
+
+
+cdef class ASGIService(Service):
+    # per process
+    cdef object _app
+    cdef ScopeBuilder _scopes
+    cdef bint _raise_on_disconnect
+    cdef bint _eager              # tasks take their first step at once: 3.12 and later
+    cdef dict _task_keywords
+    cdef object _loop
+    cdef object _create_future
+    cdef object _context          # what held requests start in
+    cdef bint _complained         # about what an application returned
+
+    # the engine's clockwork
+    cdef readonly Reactor reactor
+    cdef Desk _desk
+    cdef object _timer            # of the loop, for the reactor's next deadline; None: none is set
+
+    # changing
+    cdef readonly set running     # tasks of applications that have not ended: the loop itself holds them only weakly
+    cdef dict _backlogs           # Channel -> Backlog
+
+    cdef int start(self, ASGIExchange exchange) except -1
+    cdef int start_task(self, ASGIExchange exchange) except -1
+    cdef int set_timer(self) except -1
+    cdef int note_background(self, Channel channel) except -1
+    cdef int end_background(self, Channel channel) except -1
+
+
+cdef class ASGIExchange(Exchange):
+    # per request
+    cdef ASGIService service
+    cdef dict scope               # None once the application has ended
+    cdef bint http_1_0
+    cdef bint te_trailers         # the peer reads trailers
+    cdef bint started             # the application has been called, or waits for its turn
+    cdef bint gone                # the peer left before the response was complete
+    cdef bint told                # the server stops, or the peer sent FIN: receive() says so once the body is delivered
+
+    # the request's body
+    cdef RequestBody body
+    cdef bint held_back           # reading has stopped until the application takes what is here
+    cdef bytes first              # the first piece that waits; None: nothing waits
+    cdef Buffer rest              # owned: the pieces behind it
+    cdef list receivers           # futures that calls of receive() sleep on; None: there was none yet
+
+    # the response
+    cdef Response response
+    cdef bint announced_trailers
+    cdef Buffer trailers          # owned: field lines
+    cdef list senders             # futures that calls of send() sleep on; None: there was none yet
+    cdef Channel served_by        # the channel, once it has let go of us; kept until the application ends
+    cdef bint in_background       # counted against that connection
+
+    # what awaitables ask
+    cdef dict take_message(self)            # None: nothing yet
+    cdef bint must_wait(self) except -1     # a send() has to wait for the kernel
+
+    cdef int application_ended(self, object error) except -1
+
+    cdef bytes _take_body(self)
+    cdef void _drop_body(self) noexcept
+    cdef object _late(self)
+    cdef object _send_start(self, dict message)
+    cdef int _write_fields(self, object fields) except -1
+    cdef object _send_body(self, dict message)
+    cdef object _send_path(self, dict message)
+    cdef object _send_zero_copy(self, dict message)
+    cdef object _send_file(self, OpenFile file, int64_t offset, int64_t size, bint more_body)
+    cdef object _send_trailers(self, dict message)
+    cdef object _send_early_hint(self, dict message)
+    cdef int _open_body(self, str kind, int64_t size, bint more_body) except -1
+    cdef object _flush(self)
+    cdef object _end_body(self)
+    cdef object _end_response(self)
+    cdef int _answer_for(self, object error) except -1

@@ -1,0 +1,209 @@
+"""The ASGI scope of an HTTP request: a fresh dict, made directly from the spans of a parsed head.
+
+Owns what every key holds (ASGI HTTP 2.5, "connection scope"). Refuses to know tasks, bodies and responses.
+
+`path` is `root_path` plus the percent-decoded target, read as UTF-8; bytes that are no UTF-8 become U+FFFD, because a lone
+surrogate would fail later, in the first template or log that encodes it. `raw_path` keeps the exact bytes.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_Copy
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
+
+from duckfast._headers cimport asgi_name
+from duckfast._parser cimport Field, Span
+
+cdef enum:
+    SMALL_PATH = 1024   # bytes decoded on the stack; longer paths are rare
+
+
+cdef class ScopeBuilder:
+    """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none."""
+
+    def __init__(self, str root_path, dict state, str spec_version):
+        self._root_path = root_path.rstrip("/")
+        self._state = state
+        self._asgi = {"version": "3.0", "spec_version": spec_version}
+        self._extensions = {
+            "http.response.pathsend": None,
+            "http.response.zerocopysend": None,
+            "http.response.early_hint": None,
+        }
+        self._template = {
+            "type": "http",
+            "asgi": None,
+            "http_version": "1.1",
+            "server": None,
+            "client": None,
+            "scheme": "http",
+            "root_path": self._root_path,
+            "method": "GET",
+            "path": None,
+            "raw_path": None,
+            "query_string": b"",
+            "headers": None,
+            "extensions": None,
+        }
+        if state is not None:
+            self._template["state"] = None
+
+    cdef dict build(self, Channel channel, Head* head):
+        cdef dict scope = PyDict_Copy(self._template)
+        cdef str scheme
+        scope["asgi"] = PyDict_Copy(self._asgi)
+        if head.minor == 0:
+            scope["http_version"] = "1.0"
+        self._add_addresses(scope, channel)
+        scheme = channel.scheme()
+        if scheme != "http":
+            scope["scheme"] = scheme
+        scope["method"] = _method(&head.method)
+        scope["raw_path"] = PyBytes_FromStringAndSize(head.path.data, head.path.size)
+        scope["path"] = self._path(head)
+        if head.query.size != 0:
+            scope["query_string"] = PyBytes_FromStringAndSize(head.query.data, head.query.size)
+        scope["headers"] = _headers(head)
+        scope["extensions"] = self._supported(head)
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        return scope
+
+    cdef int _add_addresses(self, dict scope, Channel channel) except -1:
+        host = channel.server_host()
+        port = channel.server_port()
+        if self._server is None or self._server[0] is not host or self._server[1] != port:
+            self._server = (host, port)
+        scope["server"] = self._server
+        if not channel.is_unix():
+            scope["client"] = (channel.client_host(), channel.port)
+        return 0
+
+    cdef str _path(self, Head* head):
+        cdef str path
+        if head.path_escaped:
+            path = _unquote(&head.path)
+        else:
+            path = PyUnicode_DecodeUTF8(head.path.data, head.path.size, "replace")
+        # The asterisk of `OPTIONS *` names the server, not a place below a prefix.
+        if self._root_path and head.path.data[0] == c"/":
+            return self._root_path + path
+        return path
+
+    cdef dict _supported(self, Head* head):
+        """What this very request can be answered with; nested dicts are fresh, since middleware may write into them."""
+        cdef dict extensions = PyDict_Copy(self._extensions)
+        extensions["http.response.pathsend"] = {}
+        extensions["http.response.zerocopysend"] = {}
+        if head.minor == 0:
+            del extensions["http.response.early_hint"]   # RFC 9110 15.2: no 1xx to a 1.0 client
+            return extensions
+        extensions["http.response.early_hint"] = {}
+        if head.te_trailers:   # RFC 9110 6.5.1: only to who said it reads them; 1.1, because they need chunks
+            extensions["http.response.trailers"] = {}
+        return extensions
+
+
+cdef str _method(Span* method):
+    cdef const char* data = method.data
+    if method.size == 3:
+        if memcmp(data, b"GET", 3) == 0:
+            return "GET"
+        if memcmp(data, b"PUT", 3) == 0:
+            return "PUT"
+    elif method.size == 4:
+        if memcmp(data, b"POST", 4) == 0:
+            return "POST"
+        if memcmp(data, b"HEAD", 4) == 0:
+            return "HEAD"
+    return PyUnicode_DecodeLatin1(data, method.size, NULL)
+
+
+cdef int _hex_digit(unsigned char letter) noexcept nogil:
+    if c"0" <= letter <= c"9":
+        return letter - c"0"
+    letter |= 0x20
+    if c"a" <= letter <= c"f":
+        return letter - c"a" + 10
+    return -1
+
+
+cdef uint32_t _unquote_into(char* out, const char* data, uint32_t size) noexcept nogil:
+    """Percent-decodes; a "%" without two hex digits behind it stays as it is. Returns the size."""
+    cdef uint32_t read = 0
+    cdef uint32_t written = 0
+    cdef int high, low
+    while read < size:
+        if data[read] == c"%" and read + 2 < size:
+            high = _hex_digit(data[read + 1])
+            low = _hex_digit(data[read + 2])
+            if high >= 0 and low >= 0:
+                out[written] = <char>(high << 4 | low)
+                written += 1
+                read += 3
+                continue
+        out[written] = data[read]
+        written += 1
+        read += 1
+    return written
+
+
+cdef str _unquote(Span* path):
+    cdef char small[SMALL_PATH]
+    cdef char* decoded = small
+    if path.size > SMALL_PATH:
+        decoded = <char*>PyMem_Malloc(path.size)
+        if decoded == NULL:
+            raise MemoryError
+    try:
+        return PyUnicode_DecodeUTF8(decoded, _unquote_into(decoded, path.data, path.size), "replace")
+    finally:
+        if decoded != small:
+            PyMem_Free(decoded)
+
+
+cdef tuple _pair(object name, object value):
+    cdef tuple pair = PyTuple_New(2)
+    Py_INCREF(name)
+    PyTuple_SET_ITEM(pair, 0, name)
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(pair, 1, value)
+    return pair
+
+
+cdef list _headers(Head* head):
+    """Order and duplicates as sent. Names with an underscore are left out: a gateway behind us may read "_" and "-" as one."""
+    cdef bint host_missing = head.authority.data != NULL and head.host < 0
+    cdef list headers
+    cdef uint32_t count = host_missing
+    cdef uint32_t place = 0
+    cdef uint32_t index
+    cdef Field* field
+    cdef Span value
+    for index in range(head.field_count):
+        count += not head.fields[index].underscore
+    headers = PyList_New(count)
+    if host_missing:
+        place = _put(headers, place, b"host", &head.authority)
+    for index in range(head.field_count):
+        field = &head.fields[index]
+        if field.underscore:
+            continue
+        value = field.value
+        # RFC 9112 3.2.2: the authority of an absolute-form target stands in for Host.
+        if head.authority.data != NULL and <int>index == head.host:
+            value = head.authority
+        place = _put(headers, place, asgi_name(field.name_id, field.name.data, field.name.size), &value)
+    return headers
+
+
+cdef uint32_t _put(list headers, uint32_t place, bytes name, Span* value) except 0:
+    cdef tuple pair = _pair(name, PyBytes_FromStringAndSize(value.data, value.size))
+    Py_INCREF(pair)
+    PyList_SET_ITEM(headers, place, pair)
+    return place + 1
