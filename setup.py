@@ -62,7 +62,6 @@ DIRECTIVES = {
     "wraparound": False,
     "cdivision": True,
     "boundscheck": DEBUG,
-    "nonecheck": DEBUG,
     "initializedcheck": DEBUG,
     "linetrace": COVERAGE,
 }
