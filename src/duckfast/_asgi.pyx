@@ -32,7 +32,7 @@ from duckfast._http1 cimport SEND_CHUNKED
 from duckfast._parser cimport Head
 from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent
 from duckfast._writer cimport (
-    NO_MEMORY, WRITE_OK, ResponseHead, WriteError, append, describe, free_buffer, write_field,
+    NO_MEMORY, WRITE_OK, ResponseHead, WriteError, append, describe, free_buffer, write_field, write_interim,
 )
 
 from duckfast.exceptions import ApplicationError, ClientDisconnected
@@ -43,7 +43,6 @@ cdef extern from "Python.h":
     static void duckfast_set_steps(PyTypeObject *type, sendfunc send, iternextfunc next) {
         type->tp_as_async->am_send = send;
         type->tp_iternext = next;
-        type->tp_flags |= Py_TPFLAGS_HAVE_AM_SEND;
         PyType_Modified(type);
     }
     """
@@ -682,14 +681,16 @@ cdef class ASGIExchange(Exchange):
         status = PyLong_AsLongAndOverflow(given, &overflow)
         error = channel.start_head(<int>status if 0 <= status <= 999 else 0, NULL, 0)
         if error != WRITE_OK:
-            channel.drop_head()
+            if error == NO_MEMORY:
+                raise MemoryError
             raise ApplicationError(f"http.response.start: {describe(error)}: status {given!r}")
+        self.announced_trailers = message.get("trailers", False)
+        channel.response.trailers = self.announced_trailers and self.te_trailers
         try:
             self._write_fields(message.get("headers", ()))
         except BaseException:
             channel.drop_head()
             raise
-        self.announced_trailers = message.get("trailers", False)
         self.response = AWAIT_BODY
         return READY
 
@@ -873,11 +874,9 @@ cdef class ASGIExchange(Exchange):
         links = [_bytes_of(link) for link in message.get("links", ())]
         if self.http_1_0 or not links:
             return READY
-        memset(&head, 0, sizeof(head))
         memset(&lines, 0, sizeof(lines))
-        head.content_length = -1
         try:
-            if append(&lines, b"HTTP/1.1 103 Early Hints\r\n", 26) < 0:
+            if write_interim(&lines, &head, 103) != WRITE_OK:
                 raise MemoryError
             for link in links:
                 error = write_field(&lines, &head, b"link", 4, PyBytes_AS_STRING(link), PyBytes_GET_SIZE(link))

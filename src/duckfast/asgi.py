@@ -1,0 +1,316 @@
+"""AsyncEngine: serves an ASGI app on one event loop, from lifespan startup to lifespan shutdown.
+
+Owns the loop, the lifespan protocol (ASGI lifespan 2.0) and the order of a graceful stop. Binds nothing, installs no signal
+handlers, configures no logging, reads no environment, exits nothing. What happens per request is in _asgi.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from duckfast import engine
+from duckfast._asgi import ASGIService
+from duckfast._reactor import Desk
+from duckfast.exceptions import ApplicationError, ConfigError, LifespanFailure
+
+if TYPE_CHECKING:
+    from duckfast._reactor import Reactor
+    from duckfast.config import Config
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEARTBEAT = 1.0  # seconds between calls of the heartbeat
+DRAIN_LOOK = 0.01  # seconds between looks at what is still open while stopping
+CANCEL_GRACE = 3.0  # seconds that cancelled applications get for their cleanup; hypercorn's graceful default is 3 s too
+EXECUTOR_GRACE = 3.0  # seconds that threads of the loop's executor get to end
+
+log = logging.getLogger("duckfast")
+
+
+class AsyncEngine:
+    """Serves `app` on `sockets`, which are bound, listening, non-blocking, and stay the caller's.
+
+    `heartbeat` is called about once a second from the loop, from before the startup until after the shutdown.
+    """
+
+    def __init__(
+        self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
+    ) -> None:
+        self._app: Application = single_callable(app) if config.interface == "asgi2" else app
+        self._config = config
+        self._sockets = sockets
+        self._heartbeat = heartbeat
+        self._access_log = engine.make_access_log(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_requested = False
+        self._stopped = asyncio.Event()
+
+    def run(self) -> None:
+        """Serves on a loop of its own until stop(), then drains. Raises LifespanFailure, and SystemExit from the app."""
+        loop = new_event_loop(self._config.loop)
+        # One that we can end in bounded time: shutdown_default_executor() waits for ever before Python 3.12.
+        executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        loop.set_default_executor(executor)
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self.serve())
+        finally:
+            try:
+                end_tasks(loop)
+                end_executor(executor)
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+
+    def stop(self) -> None:
+        """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
+        self._stop_requested = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all is done
+                self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def serve(self) -> None:
+        """Serves on the running loop, as a part of somebody else's program, until stop() or until it is cancelled."""
+        self._loop = asyncio.get_running_loop()
+        if self._stop_requested:
+            self._stopped.set()
+        heart = None if self._heartbeat is None else asyncio.create_task(beat(self._heartbeat))
+        if self._access_log is not None:
+            self._access_log.start()
+        lifespan = Lifespan(self._app, self._config.lifespan, self._config.timeout_lifespan)
+        try:
+            state = await lifespan.startup()
+            try:
+                await self._serve_requests(state)
+            finally:
+                await lifespan.shutdown()
+        finally:
+            if self._access_log is not None:
+                self._access_log.close()
+            if heart is not None:
+                heart.cancel()
+            self._loop = None
+
+    async def _serve_requests(self, state: dict[str, Any] | None) -> None:
+        config = self._config
+        service = ASGIService(
+            self._app,
+            asyncio.get_running_loop(),
+            state=state,
+            root_path=config.root_path,
+            raise_on_disconnect=config.raise_on_disconnect,
+        )
+        reactor = engine.make_reactor(service, config, self._access_log)
+        desk = Desk(reactor.limits)
+        for listener in self._sockets:
+            reactor.add_listener(listener)
+        service.attach(reactor, desk)
+        try:
+            if not self._stopped.is_set():  # a stop during the startup: nothing is accepted any more
+                reactor.start()
+                await self._stopped.wait()
+                reactor.drain(desk)
+                await self._finish_requests(service, reactor)
+        finally:
+            await cancel_requests(service)
+            reactor.abort()
+            service.detach()
+
+    async def _finish_requests(self, service: ASGIService, reactor: Reactor) -> None:
+        """Waits for connections, and for applications that go on after their response, within the graceful timeout."""
+        loop = asyncio.get_running_loop()
+        limit = self._config.timeout_graceful_shutdown
+        deadline = loop.time() + limit
+        while (reactor.open_connections or service.running) and loop.time() < deadline:
+            await asyncio.sleep(DRAIN_LOOK)
+        if service.running:
+            log.warning("%d requests did not end within %gs and are cancelled", len(service.running), limit)
+
+
+class Lifespan:
+    """The lifespan of one application on one loop. mode: "auto" does without when the application does not know it."""
+
+    def __init__(self, app: Application, mode: str, timeout: float) -> None:
+        self._app = app
+        self._mode = mode
+        self._timeout = timeout  # seconds, for the startup and for the shutdown each
+        self._state: dict[str, Any] = {}
+        self._task: asyncio.Task[None] | None = None  # None: there is no lifespan
+        self._startup_told = False
+        self._shutdown_told = False
+        self._stopping = asyncio.Event()
+
+    async def startup(self) -> dict[str, Any] | None:
+        """The state that requests share, or None without a lifespan. Raises LifespanFailure."""
+        if self._mode == "off":
+            return None
+        loop = asyncio.get_running_loop()
+        # Each is done with the application's word: None for complete, else the message of its failure.
+        self._started: asyncio.Future[str | None] = loop.create_future()
+        self._ended: asyncio.Future[str | None] = loop.create_future()
+        task = self._task = loop.create_task(self._run(), name="duckfast-lifespan")
+        await self._wait_for(self._started)
+        if not self._started.done():
+            self._task = None
+            if task.done():
+                return self._without(None if task.cancelled() else task.exception())
+            await cancel(task)
+            raise LifespanFailure(f"the application's startup did not end within {self._timeout:g}s (--timeout-lifespan)")
+        message = self._started.result()
+        if message is not None:
+            self._task = None
+            await cancel(task)
+            raise LifespanFailure(f"the application's startup failed{': ' if message else ''}{message}")
+        task.add_done_callback(self._on_end)
+        return self._state
+
+    async def shutdown(self) -> None:
+        """Lets the application clean up. Raises LifespanFailure when it says that this failed, or takes too long."""
+        task, self._task = self._task, None
+        if task is None or task.done():
+            return
+        task.remove_done_callback(self._on_end)
+        self._stopping.set()
+        await self._wait_for(self._ended, task)
+        if not self._ended.done():
+            if not task.done():
+                await cancel(task)
+                raise LifespanFailure(f"the application's shutdown did not end within {self._timeout:g}s (--timeout-lifespan)")
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                log.error("the application's shutdown failed", exc_info=error)
+                raise LifespanFailure(f"the application's shutdown failed: {type(error).__name__}: {error}")
+            return
+        message = self._ended.result()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE)  # it may have a last word of cleanup behind the message
+        await cancel(task)
+        if message is not None:
+            raise LifespanFailure(f"the application's shutdown failed{': ' if message else ''}{message}")
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        await self._app(scope, self._receive, self._send)
+
+    async def _wait_for(self, word: asyncio.Future[str | None], task: asyncio.Task[None] | None = None) -> None:
+        """Until the application has said it, ended, or the time is up."""
+        task = task or self._task
+        assert task is not None
+        await asyncio.wait({task, word}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _without(self, error: BaseException | None) -> None:
+        """The application ended before it answered lifespan.startup: it has no lifespan (ASGI lifespan, "Scope")."""
+        why = "it returned" if error is None else f"{type(error).__name__}: {error}"
+        if self._mode == "on":
+            log.error("the application does not support lifespan", exc_info=error)
+            raise LifespanFailure(f"the application does not support lifespan ({why}), and --lifespan is on")
+        log.info("the application has no lifespan (%s)", why)
+        log.debug("what it did with the lifespan scope", exc_info=error)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """It ended while requests are served. Without waiting for the shutdown: its right. With an error: worth a line."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the application's lifespan failed; requests are served on", exc_info=error)
+
+    async def _receive(self) -> Message:
+        if not self._startup_told:
+            self._startup_told = True
+            return {"type": "lifespan.startup"}
+        await self._stopping.wait()
+        if self._shutdown_told:
+            await asyncio.Event().wait()  # there is no third message
+        self._shutdown_told = True
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message.get("type")
+        phase, _, outcome = str(kind).removeprefix("lifespan.").partition(".")
+        if phase not in ("startup", "shutdown") or outcome not in ("complete", "failed"):
+            raise ApplicationError(f"send() of an unknown message type {kind!r} on a lifespan")
+        word = self._started if phase == "startup" else self._ended
+        if word.done():
+            raise ApplicationError(f"{kind} came after the {phase} had ended")
+        if phase == "shutdown" and not self._stopping.is_set():
+            raise ApplicationError(f"{kind} came before lifespan.shutdown")
+        word.set_result(str(message.get("message", "")) if outcome == "failed" else None)
+
+
+def single_callable(app: Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]) -> Application:
+    """An ASGI 2 application as one of ASGI 3."""
+
+    async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope)(receive, send)
+
+    return asgi3
+
+
+def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
+    """`uvloop`, `asyncio`, or for `auto` the first of them that is installed."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError("uvloop is not installed; `pip install uvloop`, or --loop asyncio") from None
+        else:
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+    return asyncio.new_event_loop()
+
+
+async def beat(heartbeat: Callable[[], None]) -> None:
+    while True:
+        heartbeat()
+        await asyncio.sleep(HEARTBEAT)
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    """Cancels a task and gives it a moment; what it raises is told at debug level, for it comes after the fact."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_GRACE)
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        log.debug("the lifespan ended with an exception", exc_info=task.exception())
+
+
+async def cancel_requests(service: ASGIService) -> None:
+    running = list(service.running)
+    if not running:
+        return
+    for task in running:
+        task.cancel()
+    _, stubborn = await asyncio.wait(running, timeout=CANCEL_GRACE)
+    if stubborn:
+        log.error("%d requests are still running %gs after they were cancelled", len(stubborn), CANCEL_GRACE)
+
+
+def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels what the application left running, and closes its asynchronous generators."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=CANCEL_GRACE))
+    for task in left:
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            log.error("a task of the application failed while it was cancelled", exc_info=task.exception())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def end_executor(executor: ThreadPoolExecutor) -> None:
+    ending = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    ending.start()
+    ending.join(EXECUTOR_GRACE)
+    if ending.is_alive():
+        log.warning("threads of the application's executor are still running %gs after the end", EXECUTOR_GRACE)
