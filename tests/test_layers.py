@@ -19,7 +19,7 @@ LAYERS = {
     "I/O": {"_poller", "_transport", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {"sockets", "tls", "forwarded", "importer", "log", "demo"},
-    "engines": {"wsgi", "asgi"},
+    "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "supervisor", "reloader"},
     "doors": {"__init__", "__main__", "cli", "httpd", "gunicorn"},
 }

@@ -178,6 +178,7 @@ cdef class Listener:
     cdef readonly bint wildcard       # bound to every address: each connection asks for its own
     cdef readonly bint is_unix
     cdef bint watched
+    cdef object template              # the service's own: what every request of this listener begins with
 
 
 cdef class Reactor:

@@ -40,7 +40,9 @@ cdef class WSGIExchange(Exchange):
     cdef int error_status         # of a broken body
     cdef bytes error_reason
 
+    cdef dict _template(self)
     cdef dict _environ(self, Desk desk)
+    cdef int _set_path(self, dict environ, Head* head, object target) except -1
     cdef int _fields(self, dict environ, Head* head) except -1
     cdef int _join_pieces(self) except -1
     cdef int _call(self) except -1

@@ -21,10 +21,13 @@ from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
 from duckfast._parser cimport Span
-from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG
+from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Listener
 from duckfast._writer cimport WRITE_OK, WriteError, describe
 
 from duckfast.exceptions import ApplicationError, ClientDisconnected
+
+cdef extern from "Python.h":
+    object PyMethod_New(object function, object instance)
 
 cdef extern from *:
     """
@@ -76,10 +79,7 @@ cdef object K_INPUT = sys.intern("wsgi.input")
 cdef object K_EARLY_HINTS = sys.intern("wsgi.early_hints")
 cdef object K_HOST = sys.intern("HTTP_HOST")
 
-# Entries of the template that every request sets anew. They are in it so that copying it gives a dict of the final shape.
-_PLACES = (K_METHOD, K_PATH, K_QUERY, K_RAW_URI, K_REQUEST_URI, K_PROTOCOL, K_SERVER_NAME, K_SERVER_PORT, K_REMOTE_ADDR,
-           K_REMOTE_PORT, K_SCHEME, K_INPUT, K_EARLY_HINTS)
-_SPARE_PLACES = 10   # entries added and removed again: the copy has room for a browser's fields without growing
+_SPARE_PLACES = 10   # entries added and removed again: a copy of the template has room for a browser's fields without growing
 
 
 cdef inline object text_of(Span span):
@@ -139,9 +139,21 @@ cdef class WSGIService(Service):
         self.app = app
         self.crew = crew
         self.body_buffer = crew.reactor.limits.body_buffer
-        template = dict.fromkeys(_PLACES)
-        template.update({
-            "GATEWAY_INTERFACE": "CGI/1.1",
+        # Whatever most requests have in common is in the template: a request only sets what differs.
+        template = {
+            K_METHOD: GET,
+            K_PATH: "/",
+            K_QUERY: "",
+            K_RAW_URI: "/",
+            K_REQUEST_URI: "/",
+            K_PROTOCOL: HTTP_1_1,
+            K_SERVER_NAME: "",
+            K_SERVER_PORT: "",
+            K_REMOTE_ADDR: "",
+            K_REMOTE_PORT: "",
+            K_SCHEME: "http",
+            K_INPUT: NO_INPUT,
+            K_EARLY_HINTS: None,
             "SCRIPT_NAME": root_path.rstrip("/").encode().decode("latin-1"),
             "SERVER_SOFTWARE": server_software,
             "wsgi.version": (1, 0),
@@ -151,7 +163,7 @@ cdef class WSGIService(Service):
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
-        })
+        }
         for number in range(_SPARE_PLACES):
             template[f"spare {number}"] = None
         for number in range(_SPARE_PLACES):
@@ -181,7 +193,6 @@ cdef class WSGIExchange(Exchange):
         self.desk = desk
         self.environ = self._environ(desk)
         if length <= 0 and not head.chunked:
-            self.environ[K_INPUT] = NO_INPUT
             return 0   # body_end() follows at once and makes the call
         self.input = Input.__new__(Input)
         self.input.exchange = self
@@ -220,45 +231,65 @@ cdef class WSGIExchange(Exchange):
             self.pieces = None
         return 0
 
+    cdef dict _template(self):
+        """What every request of this listener begins with."""
+        cdef Listener listener = self.channel.listener
+        cdef dict template
+        if listener.template is None:
+            template = PyDict_Copy(self.service.template)
+            template[K_SCHEME] = listener.scheme
+            if not listener.is_unix:
+                template[K_SERVER_NAME] = self.channel.server_host()
+                template[K_SERVER_PORT] = self.channel.server_port_text()
+            listener.template = template
+        return <dict>listener.template
+
     cdef dict _environ(self, Desk desk):
         cdef Channel channel = self.channel
         cdef Head* head = desk.head
-        cdef dict environ = PyDict_Copy(self.service.template)
+        cdef dict template = self._template()
+        cdef dict environ
         cdef object target = text_of(head.target)
-        cdef char* decoded
-        cdef size_t size
-        PyDict_SetItem(environ, K_METHOD, _method(&head.method))
-        PyDict_SetItem(environ, K_QUERY, text_of(head.query))
+        cdef object client = channel.client_host()
+        if client != template[K_REMOTE_ADDR]:
+            template[K_REMOTE_ADDR] = client   # behind a proxy it is the same for all
+        environ = PyDict_Copy(template)
+        if head.method.size != 3 or memcmp(head.method.data, b"GET", 3) != 0:
+            PyDict_SetItem(environ, K_METHOD, _method(&head.method))
+        if head.query.size:
+            PyDict_SetItem(environ, K_QUERY, text_of(head.query))
+        if head.minor == 0:
+            PyDict_SetItem(environ, K_PROTOCOL, HTTP_1_0)
         PyDict_SetItem(environ, K_RAW_URI, target)
         PyDict_SetItem(environ, K_REQUEST_URI, target)
-        if head.path_escaped:
-            decoded = <char*>malloc(head.path.size)
-            if decoded == NULL:
-                raise MemoryError
-            try:
-                size = df_unquote(head.path.data, head.path.size, decoded)
-                PyDict_SetItem(environ, K_PATH, PyUnicode_DecodeLatin1(decoded, size, NULL))
-            finally:
-                free(decoded)
-        elif head.path.size == head.target.size:
-            PyDict_SetItem(environ, K_PATH, target)
-        else:
-            PyDict_SetItem(environ, K_PATH, text_of(head.path))
-        PyDict_SetItem(environ, K_PROTOCOL, HTTP_1_1 if head.minor else HTTP_1_0)
-        PyDict_SetItem(environ, K_REMOTE_ADDR, channel.client_host())
+        self._set_path(environ, head, target)
         PyDict_SetItem(environ, K_REMOTE_PORT, channel.client_port_text())
-        PyDict_SetItem(environ, K_SCHEME, channel.scheme())
-        PyDict_SetItem(environ, K_EARLY_HINTS, self.early_hints)
+        PyDict_SetItem(environ, K_EARLY_HINTS, PyMethod_New(EARLY_HINTS, self))
         self._fields(environ, head)
-        if channel.is_unix():
-            name, _, port = environ.get(K_HOST, "localhost").rpartition(":") if ":" in environ.get(K_HOST, "") else (
-                environ.get(K_HOST, "localhost"), "", "80")
-            PyDict_SetItem(environ, K_SERVER_NAME, name)
-            PyDict_SetItem(environ, K_SERVER_PORT, port)
-        else:
+        if channel.listener.is_unix:
+            name, colon, port = environ.get(K_HOST, "localhost").rpartition(":")
+            PyDict_SetItem(environ, K_SERVER_NAME, name if colon else port)
+            PyDict_SetItem(environ, K_SERVER_PORT, port if colon else "80")
+        elif channel.listener.wildcard:
             PyDict_SetItem(environ, K_SERVER_NAME, channel.server_host())
             PyDict_SetItem(environ, K_SERVER_PORT, channel.server_port_text())
         return environ
+
+    cdef int _set_path(self, dict environ, Head* head, object target) except -1:
+        cdef char* decoded
+        cdef size_t size
+        if not head.path_escaped:
+            PyDict_SetItem(environ, K_PATH, target if head.path.size == head.target.size else text_of(head.path))
+            return 0
+        decoded = <char*>malloc(head.path.size)
+        if decoded == NULL:
+            raise MemoryError
+        try:
+            size = df_unquote(head.path.data, head.path.size, decoded)
+            PyDict_SetItem(environ, K_PATH, PyUnicode_DecodeLatin1(decoded, size, NULL))
+        finally:
+            free(decoded)
+        return 0
 
     cdef int _fields(self, dict environ, Head* head) except -1:
         cdef Field* field = head.fields
@@ -292,7 +323,7 @@ cdef class WSGIExchange(Exchange):
         service.crew.enter_app(desk)
         try:
             try:
-                result = service.app(environ, self.start_response)
+                result = service.app(environ, PyMethod_New(START_RESPONSE, self))
                 self._respond(result)
             except Exception as error:
                 self._fail(error)
@@ -397,9 +428,9 @@ cdef class WSGIExchange(Exchange):
                 channel.drop_head()
                 raise ApplicationError(describe(error))
         self.head_started = True
-        return self.write
+        return self   # write(data) is to call it
 
-    def write(self, data, /):
+    def __call__(self, data, /):
         """PEP 3333: sends a piece of body before the app returns; on return the kernel has it."""
         if type(data) is not bytes:
             raise ApplicationError(f"write() takes bytes, not {type(data).__name__}")
@@ -678,5 +709,9 @@ cdef class Input:
         """Does nothing: the connection is the server's."""
 
 
-cdef Input NO_INPUT = Input.__new__(Input)
+cdef Input NO_INPUT = Input.__new__(Input)   # of every request without a body: it has no state
 NO_INPUT.chunk = b""
+
+# Bound to an exchange without looking them up on it each time.
+cdef object START_RESPONSE = WSGIExchange.__dict__["start_response"]
+cdef object EARLY_HINTS = WSGIExchange.__dict__["early_hints"]
