@@ -1,0 +1,27 @@
+"""Adaptive leadership of the threads that serve one reactor."""
+
+from collections.abc import Callable
+
+from duckfast._reactor import Reactor
+
+class Crew:
+    reactor: Reactor
+    limit: int
+    threads: int
+    failure: BaseException | None
+
+    def __init__(self, reactor: Reactor, limit: int, spawn: Callable[[], None]) -> None: ...
+    def enlist(self) -> None:
+        """Count the calling thread in, before its work()."""
+
+    def hire(self) -> None:
+        """Start one more thread by `spawn`."""
+
+    def work(self) -> None:
+        """Serve on this thread until the crew has stopped."""
+
+    def stop(self, seconds: float) -> None:
+        """Begin to drain, for so long at most; from any thread or signal handler."""
+
+    def finish(self) -> None:
+        """End at once what is left."""

@@ -1,0 +1,59 @@
+"""Accept, ready events and deadlines for the connections of one engine."""
+
+import socket
+
+from duckfast._accesslog import AccessLog
+from duckfast._http1 import HTTP1Connection
+from duckfast._limits import Counters, Limits
+from duckfast._writer import DefaultFields
+
+class Service:
+    """What makes the exchanges: one per engine."""
+
+class Desk:
+    """The scratch memory of one thread."""
+
+    def __init__(self, limits: Limits) -> None: ...
+
+class Reactor:
+    limits: Limits
+    counters: Counters
+    stopping: bool
+    open_connections: int
+    deadline_moved: bool
+
+    def __init__(
+        self,
+        service: Service | None,
+        limits: Limits,
+        counters: Counters,
+        defaults: DefaultFields,
+        log: AccessLog | None = None,
+        connection_class: type[HTTP1Connection] | None = None,
+    ) -> None: ...
+    def add_listener(self, socket: socket.socket, scheme: str = "http") -> None:
+        """Accept from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
+
+    def serve(self, service: Service) -> None:
+        """Set the service, for one that needs the reactor to be made."""
+
+    def start(self) -> None:
+        """Begin to accept."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while tick() has something to do."""
+
+    def tick(self, desk: Desk) -> None:
+        """Handle what is ready now and what is past its deadline, without waiting."""
+
+    def seconds_to_deadline(self) -> float | None:
+        """Time to the next deadline; deadline_moved tells that it must be asked for again."""
+
+    def drain(self, desk: Desk) -> None:
+        """Stop accepting, end idle connections, tell the others that their present response is the last."""
+
+    def abort(self) -> None:
+        """Reset every connection that is left."""
+
+    def wake(self) -> None:
+        """Make fileno() readable, from any thread or signal handler."""

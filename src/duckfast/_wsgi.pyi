@@ -1,0 +1,28 @@
+"""One WSGI call: environ, wsgi.input, start_response, the response (PEP 3333)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from duckfast._leader import Crew
+from duckfast._reactor import Service
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+class FileWrapper:
+    """wsgi.file_wrapper: a file that is sent by the kernel where it can be, in blocks elsewhere."""
+
+    filelike: _Readable
+    block_size: int
+    close: Callable[[], None]
+
+    def __init__(self, filelike: _Readable, block_size: int = 8192) -> None: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __next__(self) -> bytes: ...
+
+class WSGIService(Service):
+    app: Callable[..., Any]
+
+    def __init__(
+        self, app: Callable[..., Any], crew: Crew, root_path: str, multithread: bool, server_software: str
+    ) -> None: ...
