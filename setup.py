@@ -126,7 +126,6 @@ setup(
             **compiler_settings(),
         )
         for name in MODULES
-        if os.path.exists(f"{PACKAGE}/{name}.pyx")
     ],
     cmdclass={"build_ext": BuildCython},
     options={"build": {"build_base": BUILD_DIR}, "build_ext": {"parallel": os.cpu_count() or 1}},

@@ -24,4 +24,4 @@ class Crew:
         """Begin to drain, for so long at most; from any thread or signal handler."""
 
     def finish(self) -> None:
-        """End at once what is left."""
+        """End every thread that is not in the app."""
