@@ -23,14 +23,18 @@ cdef class Poller:
     cdef Readiness* batch     # what the last wait() found; [taken, count) is still to be handled
     cdef int count
     cdef int taken
+    cdef bint _waiting        # a thread is in wait() without the GIL: the kernel may just have written owners nobody has seen
+    cdef list _forgotten      # owners forgotten meanwhile, kept alive until those events have been looked through
 
     cdef int watch(self, int fd, void* owner) except -1            # a connection: edge-triggered, both directions
     cdef int watch_listener(self, int fd, void* owner) except -1   # level-triggered, reads only
     cdef int unwatch(self, int fd) except -1                       # listeners; a closed connection leaves by itself
-    cdef void forget(self, void* owner) noexcept nogil             # drop its events still in the batch
+    cdef int forget(self, void* owner) except -1                   # drop its events, taken or about to be; the owner may die after
     cdef int wait(self, int64_t nanoseconds) except -1             # fills the batch; -1: for ever, 0: look only. Without the GIL.
     cdef int look(self) noexcept nogil                             # wait(0) with the GIL kept; <0: -errno
     cdef int _collect(self, int found) noexcept nogil
+    cdef void _strike(self, void* owner) noexcept nogil
+    cdef int _strike_forgotten(self) except -1
     cdef void wake(self) noexcept nogil                            # ends a wait() from any thread or signal handler
 
 

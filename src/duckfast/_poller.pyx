@@ -161,6 +161,7 @@ cdef int64_t CLOCK_GRAIN = 4_000_000
 cdef class Poller:
     def __cinit__(self):
         self._wake_read = self._wake_write = -1
+        self._forgotten = []
         self._events = calloc(DF_BATCH, sizeof(df_event))
         self.batch = <Readiness*>calloc(DF_BATCH, sizeof(Readiness))
         if self._events == NULL or self.batch == NULL:
@@ -196,11 +197,24 @@ cdef class Poller:
             PyErr_SetFromErrno(OSError)   # raises
         return 0
 
-    cdef void forget(self, void* owner) noexcept nogil:
+    cdef int forget(self, void* owner) except -1:
+        if self._waiting:
+            self._forgotten.append(<object>owner)
+        self._strike(owner)
+        return 0
+
+    cdef void _strike(self, void* owner) noexcept nogil:
         cdef int index
         for index in range(self.taken, self.count):
             if self.batch[index].owner == owner:
                 self.batch[index].owner = NULL
+
+    cdef int _strike_forgotten(self) except -1:
+        """What other threads closed between the kernel's answer and our GIL is still among the events: not for long."""
+        for owner in self._forgotten:
+            self._strike(<void*>owner)
+        self._forgotten.clear()
+        return 0
 
     cdef int _collect(self, int found) noexcept nogil:
         """Turns the kernel's events into the batch, leaving out our own wake-up."""
@@ -220,14 +234,21 @@ cdef class Poller:
         return self.count
 
     cdef int wait(self, int64_t nanoseconds) except -1:
-        cdef int found
+        cdef int found, error
         while True:
+            self._waiting = True
             with nogil:
                 found = df_wait(self.fd, <df_event*>self._events, nanoseconds + CLOCK_GRAIN if nanoseconds > 0 else nanoseconds)
+            error = errno
+            self._waiting = False
             if found >= 0:
-                return self._collect(found)
-            if errno != EINTR:
-                PyErr_SetFromErrno(OSError)   # raises
+                self._collect(found)
+            if self._forgotten:
+                self._strike_forgotten()
+            if found >= 0:
+                return self.count
+            if error != EINTR:
+                raise OSError(error, "waiting for events failed")
             PyErr_CheckSignals()   # the handler may have asked us to stop: then wake() has been called
             nanoseconds = 0
 
