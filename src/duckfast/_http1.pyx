@@ -107,6 +107,8 @@ cdef class HTTP1Connection:
     cdef void feed(self, const char* data, size_t size) noexcept nogil:
         if self._lent and self._position < self._window_size and self.settle() < 0:
             return
+        if self._reading >= READ_FAILED:
+            size = 0  # nothing is read any more, so nothing may pile up
         if self._position >= self._window_size:
             self._free_kept()
             self._window = data
