@@ -1,4 +1,4 @@
-"""The two measured applications, `wsgi` and `asgi`: raw callables, no framework, nothing imported but the clock.
+"""The two measured applications, `wsgi` and `asgi`: raw callables, no framework, no library.
 
 Both answer the same paths with the same bytes, so a difference between two rows is the servers' alone:
 
@@ -12,8 +12,18 @@ Header lists are built once and handed to every server as they are; a server tha
 next answer. The ASGI app sends str-free, lower-case headers as the specification asks.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 HELLO = b"Hello, world!"
 TEN_KIB = b"x" * 10240
@@ -25,7 +35,7 @@ DOWNLOAD_PIECE = b"z" * 65536
 DOWNLOAD_PIECES = 16384  # x 64 KiB = 1 GiB
 
 
-def wsgi_headers(length):
+def wsgi_headers(length: int) -> list[tuple[str, str]]:
     return [("Content-Type", "text/plain"), ("Content-Length", str(length))]
 
 
@@ -35,39 +45,39 @@ WSGI_DOWNLOAD = wsgi_headers(len(DOWNLOAD_PIECE) * DOWNLOAD_PIECES)
 WSGI_STREAM = [("Content-Type", "text/plain")]
 
 
-def wsgi_hello(environ, start_response):
+def wsgi_hello(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", WSGI_HELLO)
     return [HELLO]
 
 
-def wsgi_ten_kib(environ, start_response):
+def wsgi_ten_kib(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", WSGI_TEN_KIB)
     return [TEN_KIB]
 
 
-def wsgi_post(environ, start_response):
+def wsgi_post(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     start_response("200 OK" if len(body) == POST_SIZE else "400 Bad Request", WSGI_HELLO)
     return [HELLO]
 
 
-def wsgi_stream(environ, start_response):
+def wsgi_stream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", WSGI_STREAM)
     return wsgi_pieces(PIECE, PIECES)
 
 
-def wsgi_pieces(piece, count):
+def wsgi_pieces(piece: bytes, count: int) -> Iterator[bytes]:
     for _ in range(count):
         yield piece
 
 
-def wsgi_sleep(environ, start_response):
+def wsgi_sleep(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     time.sleep(SLEEP)
     start_response("200 OK", WSGI_HELLO)
     return [HELLO]
 
 
-def wsgi_upload(environ, start_response):
+def wsgi_upload(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     read = environ["wsgi.input"].read
     total = 0
     while piece := read(65536):
@@ -77,7 +87,7 @@ def wsgi_upload(environ, start_response):
     return [answer]
 
 
-def wsgi_download(environ, start_response):
+def wsgi_download(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", WSGI_DOWNLOAD)
     return wsgi_pieces(DOWNLOAD_PIECE, DOWNLOAD_PIECES)
 
@@ -93,11 +103,11 @@ WSGI_VIEWS = {
 }
 
 
-def wsgi(environ, start_response):
+def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return WSGI_VIEWS[environ["PATH_INFO"]](environ, start_response)
 
 
-def asgi_headers(length):
+def asgi_headers(length: int) -> list[tuple[bytes, bytes]]:
     return [(b"content-type", b"text/plain"), (b"content-length", str(length).encode())]
 
 
@@ -107,20 +117,20 @@ ASGI_DOWNLOAD = asgi_headers(len(DOWNLOAD_PIECE) * DOWNLOAD_PIECES)
 ASGI_STREAM = [(b"content-type", b"text/plain")]
 
 
-async def asgi_answer(send, status, headers, body):
+async def asgi_answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def asgi_hello(receive, send):
+async def asgi_hello(receive: Receive, send: Send) -> None:
     await asgi_answer(send, 200, ASGI_HELLO, HELLO)
 
 
-async def asgi_ten_kib(receive, send):
+async def asgi_ten_kib(receive: Receive, send: Send) -> None:
     await asgi_answer(send, 200, ASGI_TEN_KIB, TEN_KIB)
 
 
-async def asgi_body_size(receive):
+async def asgi_body_size(receive: Receive) -> int:
     total = 0
     while True:
         message = await receive()
@@ -131,12 +141,12 @@ async def asgi_body_size(receive):
             return total
 
 
-async def asgi_post(receive, send):
+async def asgi_post(receive: Receive, send: Send) -> None:
     status = 200 if await asgi_body_size(receive) == POST_SIZE else 400
     await asgi_answer(send, status, ASGI_HELLO, HELLO)
 
 
-async def asgi_pieces(send, headers, piece, count):
+async def asgi_pieces(send: Send, headers: list[tuple[bytes, bytes]], piece: bytes, count: int) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     message = {"type": "http.response.body", "body": piece, "more_body": True}
     for _ in range(count):
@@ -144,25 +154,25 @@ async def asgi_pieces(send, headers, piece, count):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def asgi_stream(receive, send):
+async def asgi_stream(receive: Receive, send: Send) -> None:
     await asgi_pieces(send, ASGI_STREAM, PIECE, PIECES)
 
 
-async def asgi_sleep(receive, send):
+async def asgi_sleep(receive: Receive, send: Send) -> None:
     await asyncio.sleep(SLEEP)
     await asgi_answer(send, 200, ASGI_HELLO, HELLO)
 
 
-async def asgi_upload(receive, send):
+async def asgi_upload(receive: Receive, send: Send) -> None:
     answer = str(await asgi_body_size(receive)).encode()
     await asgi_answer(send, 200, asgi_headers(len(answer)), answer)
 
 
-async def asgi_download(receive, send):
+async def asgi_download(receive: Receive, send: Send) -> None:
     await asgi_pieces(send, ASGI_DOWNLOAD, DOWNLOAD_PIECE, DOWNLOAD_PIECES)
 
 
-async def asgi_lifespan(receive, send):
+async def asgi_lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
@@ -183,7 +193,7 @@ ASGI_VIEWS = {
 }
 
 
-async def asgi(scope, receive, send):
+async def asgi(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await asgi_lifespan(receive, send)
         return

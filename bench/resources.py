@@ -85,9 +85,12 @@ class Bench:
                 command, environ=tools.server_environ(), cwd=tools.BENCH, output=output, core=measure.SERVER_CORE
             ) as process:
                 wait_until_up(process, port)
-                yield Running(process, port)
-                if process.exited is not None:
-                    raise Failed(f"the server ended by itself with {process.exited}:\n{process.tail()}")
+                try:
+                    yield Running(process, port)
+                finally:
+                    # Whatever went wrong before: this is why.
+                    if process.exited is not None:
+                        raise Failed(f"the server ended by itself with {process.exited}: {process.tail(300)}")
 
     def load(self, server: Running, path: str, seconds: int, connections: int = measure.CONNECTIONS) -> measure.Load:
         seen = measure.load(self._wrk, server.port, path, seconds, connections=connections)

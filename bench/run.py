@@ -72,13 +72,14 @@ def make_plan(servers: list[Server], only: list[str], skip: list[str]) -> Plan:
 def run_rounds(wrk: str, plan: Plan, rounds: int, seconds: int) -> list[Row]:
     """Servers take turns within a scenario and scenarios within a round, so a slow minute hits all alike."""
     rows: list[Row] = []
-    total = rounds * sum(len(servers) for _, servers in plan)
-    for number in range(1, rounds + 1):
-        for scenario, servers in plan:
-            for server in servers:
-                row = measure_or_explain(wrk, server, scenario, number, seconds)
-                rows.append(row)
-                print(progress_line(row, len(rows), total), flush=True)
+    turns = [(number, scenario, server) for number in range(1, rounds + 1) for scenario, servers in plan for server in servers]
+    try:
+        for number, scenario, server in turns:
+            row = measure_or_explain(wrk, server, scenario, number, seconds)
+            rows.append(row)
+            print(progress_line(row, len(rows), len(turns)), flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: reporting what there is", file=sys.stderr)
     return rows
 
 
@@ -175,6 +176,8 @@ def main() -> int:
     os.sched_setaffinity(0, {measure.CLIENT_CORE})
     context = gather_context(arguments, nginx, wrk, duckfast)
     rows = run_rounds(wrk, plan, arguments.rounds, arguments.seconds)
+    if not rows:
+        return 1
     print(write_results(arguments.output, context, plan, rows))
     return 1 if any(row.invalid for row in rows) else 0
 

@@ -18,6 +18,7 @@ CLIENT_CORE = 1
 CONNECTIONS = 64
 WARM_UP = 1  # second; long enough for Python's adaptive interpreter and every pool to settle
 START_TIMEOUT = 20.0  # seconds until the first correct answer
+STOPPED = (0, -15)  # exit codes of a regular end: some servers let SIGTERM end them
 LOGGED_SHARE = 0.99  # of the requests must have a line; the rest may still be in a batch when wrk stops
 
 
@@ -137,13 +138,22 @@ def measure(wrk: str, server: Server, scenario: Scenario, number: int, seconds: 
         output = folder / "output"
         with processes.Process(start.command, environ=start.environ, cwd=tools.BENCH, output=output, core=SERVER_CORE) as process:
             wait_until_right(process, server, scenario, port)
-            row = _measure_running(wrk, process, server, scenario, number, seconds, port)
+            try:
+                row = _measure_running(wrk, process, server, scenario, number, seconds, port)
+            except Failed as error:
+                raise Failed(f"{error}{_death(process)}") from error
+            if death := _death(process):
+                row.invalid = f"{row.invalid or 'measured'}{death}"
             code = process.stop()
-        if row.invalid is None and code not in (0, -15):
+        if row.invalid is None and code not in STOPPED:
             row.invalid = f"exited with {code} when asked to stop"
         if row.invalid is None and server.logs and scenario.access_log:
             row.invalid = _log_complaint(start.log or output, row.requests)
         return row
+
+
+def _death(process: processes.Process) -> str:
+    return "" if process.exited is None else f"; the server had ended by itself with {process.exited}: {process.tail(300)}"
 
 
 def _measure_running(
