@@ -210,11 +210,11 @@ class Lifespan:
 
     def _without(self, error: BaseException | None) -> None:
         """The application ended before it answered lifespan.startup: it has no lifespan (ASGI lifespan, "Scope")."""
-        why = "it returned" if error is None else f"{type(error).__name__}: {error}"
+        why = "it returned" if error is None else f"it raised {type(error).__name__}"
         if self._mode == "on":
             log.error("the application does not support lifespan", exc_info=error)
             raise LifespanFailure(f"the application does not support lifespan ({why}), and --lifespan is on")
-        log.info("the application has no lifespan (%s)", why)
+        log.info("the application has no lifespan (%s; more at --log-level debug)", why)
         log.debug("what it did with the lifespan scope", exc_info=error)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
