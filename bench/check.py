@@ -59,8 +59,9 @@ class Counter:
         more = ("--loop", "asyncio") if interface == "asgi" else ()
         server = duckfast_command(with_interpreter(duckfast), interface, self.port, threads=1, more=more)
         callgrind = [valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
-        # Hash seeds move dictionary collisions; a .pyc written in one run and not the next would be counted.
-        environ = {**tools.server_environ(), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        # Hash seeds and addresses move dictionary collisions: the shell's other variables would shift the whole memory.
+        kept = {name: value for name, value in tools.server_environ().items() if name in ("PATH", "PYTHONPATH")}
+        environ = {**kept, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = processes.Process([*callgrind, *server], environ=environ, cwd=tools.BENCH, output=folder / "output")
 
     def wait_until_up(self) -> None:

@@ -20,7 +20,7 @@ LAYERS = {
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {"sockets", "tls", "forwarded", "importer", "log", "demo"},
     "engines": {"engine", "wsgi", "asgi"},
-    "processes": {"server", "supervisor", "reloader"},
+    "processes": {"server", "signals", "supervisor", "reloader"},
     "doors": {"__init__", "__main__", "cli", "httpd", "gunicorn"},
 }
 GROUPS = list(LAYERS)

@@ -137,7 +137,8 @@ cdef class HttptoolsConnection(HTTP1Connection):
         self._content = b"".join(self._message.content)
         self._message.content.clear()
         if (<size_t>len(self._content) != self.body_size or self._message.complete != expect_complete
-                or memcmp(PyBytes_AS_STRING(self._content), self.body_data, self.body_size) != 0):
+                # Without content body_data may be NULL, which C forbids memcmp even for no bytes.
+                or (self.body_size and memcmp(PyBytes_AS_STRING(self._content), self.body_data, self.body_size) != 0)):
             raise ValueError("the two decoders differ")
         self.body_data = PyBytes_AS_STRING(self._content)
         return 0

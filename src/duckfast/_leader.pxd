@@ -15,6 +15,7 @@ cdef class Crew:
     cdef int64_t deadline           # of the graceful stop
     cdef double blocked             # moving average: how often an app call outlives the watch's patience, 0 to 1
     cdef object _spawn
+    cdef object _drained
     cdef readonly object failure    # SystemExit or KeyboardInterrupt out of the app
 
     cdef int enter_app(self, Desk desk) except -1     # around every stretch of app code

@@ -10,7 +10,9 @@ class Crew:
     threads: int
     failure: BaseException | None
 
-    def __init__(self, reactor: Reactor, limit: int, spawn: Callable[[], None]) -> None: ...
+    def __init__(
+        self, reactor: Reactor, limit: int, spawn: Callable[[], None], drained: Callable[[], None]
+    ) -> None: ...
     def enlist(self) -> None:
         """Count the calling thread in, before its work()."""
 

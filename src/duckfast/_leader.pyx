@@ -200,16 +200,18 @@ cdef double FORGOTTEN = 0.001   # below this it is left alone: most apps never b
 cdef class Crew:
     """The threads of one reactor.
 
-    limit: threads at most; spawn: called without arguments when one more is wanted, starts a thread that calls work().
+    limit: threads at most; spawn: called without arguments when one more is wanted, starts a thread that calls work();
+    drained: called without arguments once nothing is accepted any more.
     """
 
-    def __cinit__(self, Reactor reactor not None, int limit, spawn):
+    def __cinit__(self, Reactor reactor not None, int limit, spawn, drained):
         self._state = df_crew_new()
         if self._state == NULL:
             raise MemoryError
         self.reactor = reactor
         self.limit = limit
         self._spawn = spawn
+        self._drained = drained
         self.deadline = INT64_MAX
 
     def __dealloc__(self):
@@ -287,6 +289,7 @@ cdef class Crew:
         if self.stopping:
             if not reactor.stopping:
                 reactor.drain(desk)
+                self._drained()
                 return 0
             if reactor.open_connections == 0 or now() >= self.deadline:
                 reactor.abort()

@@ -978,8 +978,10 @@ cdef class Reactor:
 
     def abort(self) -> None:
         """Resets every connection that is left."""
+        cdef Channel channel
         while self.first is not None:
-            self.first.abort()
+            channel = self.first   # ours while it goes: the list holds the only other reference
+            channel.abort()
 
     def wake(self) -> None:
         """Makes fileno() readable, from any thread or signal handler."""

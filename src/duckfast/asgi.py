@@ -39,7 +39,7 @@ log = logging.getLogger("duckfast")
 
 
 class AsyncEngine:
-    """Serves `app` on `sockets`, which are bound, listening, non-blocking, and stay the caller's.
+    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
     `heartbeat` is called about once a second from the loop, from before the startup until after the shutdown.
     """
@@ -121,6 +121,8 @@ class AsyncEngine:
                 reactor.start()
                 await self._stopped.wait()
                 reactor.drain(desk)
+                for listener in self._sockets:
+                    listener.close()  # clients are refused at once, and another server can have the address
                 await self._finish_requests(service, reactor)
         finally:
             await cancel_requests(service)

@@ -351,8 +351,8 @@ def detect_interface(app: Application) -> tuple[str, str]:
     if required == 1 and most == 1:
         return "asgi2", f"{what} takes one argument"
     raise ImportFailure(
-        f"cannot tell whether {_name_of(app)} is ASGI or WSGI: {what} takes {_count(required, most)};"
-        " say it with --interface asgi or --interface wsgi"
+        f"cannot tell whether {_name_of(app)} is ASGI or WSGI: {what} takes {_count(required, most)}; give --interface asgi"
+        f" or --interface wsgi{', or --factory if it makes the application' if required == 0 else ''}"
     )
 
 

@@ -13,9 +13,7 @@ import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import __version__, demo, importer, sockets
@@ -23,8 +21,8 @@ from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
 from .log import log
+from .signals import StopSignals
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SIGNAL_EXIT_BASE = 128  # a shell's code for "ended by signal N" is 128 + N
 
 
@@ -57,10 +55,10 @@ class Server:
         happens, sockets are closed and the previous signal handlers are back afterwards.
         """
         logs.configure(self.config.log_level)
-        with self._signals(), contextlib.suppress(_StoppedBeforeServing):
+        with StopSignals(self._on_signal) as signals, contextlib.suppress(_StoppedBeforeServing):
             listeners = sockets.bind_all(sockets.addresses(self.config))
             try:
-                self._serve(listeners)
+                self._serve(listeners, signals)
             finally:
                 sockets.close_all(listeners)
         log.info("stopped")
@@ -71,7 +69,7 @@ class Server:
         if self._engine is not None:
             self._engine.stop()
 
-    def _serve(self, listeners: list[sockets.Listener]) -> None:
+    def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
         app, config = load(self.config)
         sockets.listen_all(listeners, config.backlog)
         engine = make_engine(app, config, [listener.socket for listener in listeners])
@@ -83,22 +81,10 @@ class Server:
             name = importer.name_application(config.app)
             log.info("duckfast %s serving %s (%s) on %s (pid %d)",
                      __version__, name, describe_engine(config), address, os.getpid())
-        engine.run()
+        with signals.watched():
+            engine.run()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python delivers signals to the main thread only
-            return
-        previous = {signum: signal.signal(signum, self._on_signal) for signum in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for signum, handler in previous.items():
-                # None: the handler was not installed from Python and cannot be put back.
-                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int) -> None:
         name = signal.Signals(signum).name
         if self._signalled:
             log.warning("%s again: ending at once", name)

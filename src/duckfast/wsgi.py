@@ -31,12 +31,14 @@ def has_lock() -> bool:
 
 
 class ThreadEngine:
-    """Serves `app` on `sockets`, which are bound, listening, non-blocking, and stay the caller's."""
+    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins."""
 
     def __init__(
         self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
     ) -> None:
         self._config = config
+        self._sockets = sockets
+        self._accepting = 0  # crews
         self._heartbeat = heartbeat
         self._log = engine.make_access_log(config)
         self._stop_requested = threading.Event()
@@ -56,11 +58,19 @@ class ThreadEngine:
             self._start_thread(crew)
 
         reactor = engine.make_reactor(None, config, self._log)
-        crew = Crew(reactor, limit, spawn)
+        crew = Crew(reactor, limit, spawn, self._end_accepting)
         reactor.serve(WSGIService(app, crew, config.root_path, self.threads > 1, f"duckfast/{__version__}"))
         for listener in sockets:
             reactor.add_listener(listener)
         return crew
+
+    def _end_accepting(self) -> None:
+        """Of one crew. After the last of them clients are refused at once, and another server can have the address."""
+        with self._lock:
+            self._accepting -= 1
+            if self._accepting == 0:
+                for listener in self._sockets:
+                    listener.close()
 
     def _start_thread(self, crew: Crew) -> None:
         with self._lock:
@@ -86,6 +96,7 @@ class ThreadEngine:
         if self._log is not None:
             self._log.start()
         try:
+            self._accepting = len(self._crews)
             for crew in self._crews:
                 crew.reactor.start()
             if self.threads == 1:
