@@ -1,4 +1,6 @@
 # ASGI exchanges: an application's receive() and send() over a channel, and the task that runs it.
+cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from duckfast._reactor cimport Channel, Desk, Exchange, Reactor, Service
@@ -21,6 +23,19 @@ cdef enum Response:
 
 
 cdef class ASGIExchange
+
+
+@cython.final
+cdef class ApplicationCall:
+    cdef ASGIExchange exchange            # None once the application has ended
+    cdef object coroutine                 # None before the first step
+    cdef object task                      # None in the first step of an eager task
+    cdef ApplicationCall previous, next   # in the service's list of calls with a task
+
+    cdef int step(self, object value, PyObject** result) except -1
+    cdef int returned(self, object value) except -1
+    cdef bint failed(self, object error) except -1
+    cdef int end(self, object error) except -1
 
 
 cdef class OpenFile:
@@ -51,11 +66,12 @@ cdef class ASGIService(Service):
     cdef object _timer            # of the loop, for the reactor's next deadline; None: none is set
 
     # changing
-    cdef readonly set running     # tasks of applications that have not ended: the loop itself holds them only weakly
+    cdef ApplicationCall _first   # of those that have not ended, newest first: the loop itself holds their tasks only weakly
     cdef dict _backlogs           # Channel -> Backlog
 
     cdef int start(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
+    cdef int forget(self, ApplicationCall call) except -1
     cdef int set_timer(self) except -1
     cdef int note_background(self, Channel channel) except -1
     cdef int end_background(self, Channel channel) except -1

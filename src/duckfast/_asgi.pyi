@@ -8,7 +8,8 @@ from duckfast._reactor import Desk, Reactor, Service
 
 class ASGIService(Service):
     reactor: Reactor
-    running: set[asyncio.Task[Any]]
+    @property
+    def running(self) -> list[asyncio.Task[Any]]: ...
 
     def __init__(
         self,

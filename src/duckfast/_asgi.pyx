@@ -45,6 +45,10 @@ cdef extern from "Python.h":
         type->tp_iternext = next;
         PyType_Modified(type);
     }
+    /* A bound method without the search for its name. */
+    static PyObject *duckfast_bind(PyObject *method, PyObject *self) {
+        return Py_TYPE(method)->tp_descr_get(method, self, (PyObject *)Py_TYPE(self));
+    }
     """
     ctypedef struct PyTypeObject:
         pass
@@ -54,6 +58,7 @@ cdef extern from "Python.h":
     int PyIter_Send(object iterator, object value, PyObject** result) except -1
     bint PyCoro_CheckExact(object candidate)
     void duckfast_set_steps(PyTypeObject* type, sendfunc send, iternextfunc next)
+    object duckfast_bind(object method, object self)
 
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close" (int fd)
@@ -217,10 +222,6 @@ cdef class ApplicationCall:
     The application is called in the first step, so whatever it does before its first await runs in the task already.
     """
 
-    cdef ASGIExchange exchange      # None once the application has ended
-    cdef object coroutine           # None before the first step
-    cdef object task                # None in the first step of an eager task
-
     cdef int step(self, object value, PyObject** result) except -1:
         cdef ASGIExchange exchange = self.exchange
         cdef int status
@@ -262,8 +263,8 @@ cdef class ApplicationCall:
         self.exchange = None
         self.coroutine = None
         if self.task is not None:
-            service.running.discard(self.task)
             self.task = None
+            service.forget(self)
         try:
             exchange.application_ended(error)
         finally:
@@ -359,7 +360,7 @@ cdef PyObject* _next_call(ApplicationCall self) except? NULL:
 
 cdef object _call_application(ASGIExchange exchange):
     """The application's coroutine, or the iterator of any other awaitable that it returns."""
-    returned = exchange.service._app(exchange.scope, exchange.receive, exchange.send)
+    returned = exchange.service._app(exchange.scope, duckfast_bind(_receive, exchange), duckfast_bind(_send, exchange))
     if PyCoro_CheckExact(returned):
         return returned
     method = getattr(type(returned), "__await__", None)
@@ -412,7 +413,6 @@ cdef class ASGIService(Service):
         if self._eager:
             self._task_keywords["eager_start"] = True
         self._context = contextvars.copy_context()
-        self.running = set()
         self._backlogs = {}
 
     def attach(self, Reactor reactor not None, Desk desk not None) -> None:
@@ -474,8 +474,31 @@ cdef class ASGIService(Service):
         task = PyObject_Call(_Task, (call,), self._task_keywords)
         if call.exchange is not None:   # else it ran to its end in the first step
             call.task = task
-            self.running.add(task)
+            call.next = self._first
+            if call.next is not None:
+                call.next.previous = call
+            self._first = call
         return 0
+
+    cdef int forget(self, ApplicationCall call) except -1:
+        if call.previous is not None:
+            call.previous.next = call.next
+        else:
+            self._first = call.next
+        if call.next is not None:
+            call.next.previous = call.previous
+        call.previous = call.next = None
+        return 0
+
+    @property
+    def running(self) -> list:
+        """The tasks of applications that have not ended."""
+        tasks = []
+        call = self._first
+        while call is not None:
+            tasks.append(call.task)
+            call = call.next
+        return tasks
 
     cdef int note_background(self, Channel channel) except -1:
         cdef Backlog backlog = self._backlogs.get(channel)
@@ -684,7 +707,8 @@ cdef class ASGIExchange(Exchange):
             if error == NO_MEMORY:
                 raise MemoryError
             raise ApplicationError(f"http.response.start: {describe(error)}: status {given!r}")
-        self.announced_trailers = message.get("trailers", False)
+        # type, status and headers are all that most have: no need to look for more.
+        self.announced_trailers = len(message) > 3 and message.get("trailers", False)
         channel.response.trailers = self.announced_trailers and self.te_trailers
         try:
             self._write_fields(message.get("headers", ()))
@@ -713,7 +737,7 @@ cdef class ASGIExchange(Exchange):
         body = message.get("body", b"")
         if not PyBytes_CheckExact(body):
             body = _bytes_of(body)
-        more_body = message.get("more_body", False)
+        more_body = len(message) > 2 and message.get("more_body", False)
         if channel is None:
             return self._late()
         size = PyBytes_GET_SIZE(body)
@@ -926,6 +950,10 @@ cdef class ASGIExchange(Exchange):
     def _complain(self, text, error):
         self.service.reactor.counters.app_errors += 1
         _logger.error(text, self.scope.get("method"), self.scope.get("path"), exc_info=error)
+
+
+cdef object _receive = ASGIExchange.__dict__["receive"]
+cdef object _send = ASGIExchange.__dict__["send"]
 
 
 # --- reading an application's messages ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ cdef class ScopeBuilder:
     cdef dict _extensions     # of an HTTP/1.1 request
     cdef dict _state          # the lifespan's namespace; None: there is none
     cdef str _root_path
-    cdef tuple _server        # the last one made: listeners are few
+    cdef object _host, _port  # of the server in the template, the last one asked for: listeners are few
 
     cdef dict build(self, Channel channel, Head* head)
     cdef int _add_addresses(self, dict scope, Channel channel) except -1

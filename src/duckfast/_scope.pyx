@@ -27,6 +27,7 @@ cdef class ScopeBuilder:
     """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none."""
 
     def __init__(self, str root_path, dict state, str spec_version):
+        self._host = self._port = None
         self._root_path = root_path.rstrip("/")
         self._state = state
         self._asgi = {"version": "3.0", "spec_version": spec_version}
@@ -63,7 +64,8 @@ cdef class ScopeBuilder:
         scheme = channel.scheme()
         if scheme != "http":
             scope["scheme"] = scheme
-        scope["method"] = _method(&head.method)
+        if head.method.size != 3 or memcmp(head.method.data, b"GET", 3) != 0:
+            scope["method"] = _method(&head.method)
         scope["raw_path"] = PyBytes_FromStringAndSize(head.path.data, head.path.size)
         scope["path"] = self._path(head)
         if head.query.size != 0:
@@ -77,9 +79,9 @@ cdef class ScopeBuilder:
     cdef int _add_addresses(self, dict scope, Channel channel) except -1:
         host = channel.server_host()
         port = channel.server_port()
-        if self._server is None or self._server[0] is not host or self._server[1] != port:
-            self._server = (host, port)
-        scope["server"] = self._server
+        if host is not self._host or port != self._port:
+            self._host, self._port = host, port
+            self._template["server"] = scope["server"] = (host, port)
         if not channel.is_unix():
             scope["client"] = (channel.client_host(), channel.port)
         return 0
@@ -111,12 +113,9 @@ cdef class ScopeBuilder:
 
 cdef str _method(Span* method):
     cdef const char* data = method.data
-    if method.size == 3:
-        if memcmp(data, b"GET", 3) == 0:
-            return "GET"
-        if memcmp(data, b"PUT", 3) == 0:
-            return "PUT"
-    elif method.size == 4:
+    if method.size == 3 and memcmp(data, b"PUT", 3) == 0:
+        return "PUT"
+    if method.size == 4:
         if memcmp(data, b"POST", 4) == 0:
             return "POST"
         if memcmp(data, b"HEAD", 4) == 0:

@@ -287,7 +287,7 @@ async def cancel(task: asyncio.Task[None]) -> None:
 
 
 async def cancel_requests(service: ASGIService) -> None:
-    running = list(service.running)
+    running = service.running
     if not running:
         return
     for task in running:
