@@ -1,7 +1,8 @@
 """One WSGI call: environ, wsgi.input, start_response, the response (PEP 3333). Knows a channel's verbs, not which HTTP carries it.
 
 The app runs on the thread that handles the channel, inside begin(), body_data() or body_end(): whichever brings the last byte
-of a short body, or the one after which a longer body is better read by the app itself.
+of a short body, or the one after which a longer body is better read by the app itself. The file is long because environ, input
+and response are phases of one exchange and share its C fields.
 """
 
 import logging
