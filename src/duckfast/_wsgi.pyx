@@ -415,19 +415,20 @@ cdef class WSGIExchange(Exchange):
         error = channel.start_head(code, text + min(size, 4), max(0, size - 4))
         if error != WRITE_OK:
             raise ApplicationError(describe(error))
-        for name, value in headers:
-            if type(name) is not str or type(value) is not str:
-                channel.drop_head()
-                raise ApplicationError("header names and values must be str")
-            text = df_latin1(name, &size)
-            value_text = df_latin1(value, &value_size)
-            if text == NULL or value_text == NULL:
-                channel.drop_head()
-                raise ApplicationError("a header holds a character above U+00FF")
-            error = channel.add_field(text, size, value_text, value_size)
-            if error != WRITE_OK:
-                channel.drop_head()
-                raise ApplicationError(describe(error))
+        try:
+            for name, value in headers:
+                if type(name) is not str or type(value) is not str:
+                    raise ApplicationError("header names and values must be str")
+                text = df_latin1(name, &size)
+                value_text = df_latin1(value, &value_size)
+                if text == NULL or value_text == NULL:
+                    raise ApplicationError("a header holds a character above U+00FF")
+                error = channel.add_field(text, size, value_text, value_size)
+                if error != WRITE_OK:
+                    raise ApplicationError(describe(error))
+        except BaseException:
+            channel.drop_head()
+            raise
         self.head_started = True
         return self   # write(data) is to call it
 
