@@ -32,15 +32,24 @@ def has_lock() -> bool:
 
 
 class ThreadEngine:
-    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins."""
+    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
+
+    `ready` is called once, on the thread of run(), when requests are accepted.
+    """
 
     def __init__(
-        self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
+        self,
+        app: Any,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        heartbeat: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._accepting = 0  # crews
         self._heartbeat = heartbeat
+        self._ready = ready
         self._log = engine.make_access_log(config)
         self._stop_requested = threading.Event()
         self._all_done = threading.Event()
@@ -100,6 +109,8 @@ class ThreadEngine:
             self._accepting = len(self._crews)
             for crew in self._crews:
                 crew.reactor.start()
+            if self._ready is not None:
+                self._ready()
             if self.threads == 1:
                 self._work_here()
             else:
