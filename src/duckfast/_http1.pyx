@@ -370,10 +370,10 @@ cdef class HTTP1Connection:
         return WRITE_OK
 
     cdef Persistence _persistence(self) noexcept nogil:
-        # RFC 9112 9.3 and appendix C.2.2: only what differs from the client's own default is said.
-        if self.minor == 1:
-            return SAY_CLOSE if self.closing else PERSISTENCE_UNSAID
-        return PERSISTENCE_UNSAID if self.closing else SAY_KEEP_ALIVE
+        # RFC 9112 9.6: the close is always said, to an HTTP/1.0 client too: our status line reads HTTP/1.1.
+        if self.closing:
+            return SAY_CLOSE
+        return PERSISTENCE_UNSAID if self.minor == 1 else SAY_KEEP_ALIVE
 
     cdef size_t start_chunk(self, Buffer* out, size_t size) noexcept nogil:
         if size == 0 or self.framing == SEND_NOTHING:

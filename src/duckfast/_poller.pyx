@@ -16,7 +16,6 @@ cdef extern from *:
 
     #ifdef __linux__
     #include <sys/epoll.h>
-    #include <sys/eventfd.h>
 
     typedef struct epoll_event df_event;
 
@@ -58,10 +57,6 @@ cdef extern from *:
         if (event->events & EPOLLRDHUP) ready |= 4 | 1;
         if (event->events & (EPOLLERR | EPOLLHUP)) ready |= 8;
         return ready;
-    }
-    static int df_wake_pair(int *read_end, int *write_end) {
-        *read_end = *write_end = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        return *read_end < 0 ? -1 : 0;
     }
     static int64_t df_now(void) {
         struct timespec time;
@@ -114,6 +109,14 @@ cdef extern from *:
         }
         return ready;
     }
+    static int64_t df_now(void) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    }
+    #endif
+
+    /* A pipe, not an eventfd: the interpreter's own signal wake-up writes single bytes to it. */
     static int df_wake_pair(int *read_end, int *write_end) {
         int ends[2];
         if (pipe(ends) < 0) return -1;
@@ -125,12 +128,6 @@ cdef extern from *:
         *write_end = ends[1];
         return 0;
     }
-    static int64_t df_now(void) {
-        struct timespec time;
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-    }
-    #endif
     """
     ctypedef struct df_event:
         pass
@@ -175,8 +172,7 @@ cdef class Poller:
     def __dealloc__(self):
         if self._wake_read >= 0:
             close(self._wake_read)
-            if self._wake_write != self._wake_read:
-                close(self._wake_write)
+            close(self._wake_write)
         if self.fd >= 0:
             close(self.fd)
         free(self._events)
@@ -235,22 +231,18 @@ cdef class Poller:
 
     cdef int wait(self, int64_t nanoseconds) except -1:
         cdef int found, error
-        while True:
-            self._waiting = True
-            with nogil:
-                found = df_wait(self.fd, <df_event*>self._events, nanoseconds + CLOCK_GRAIN if nanoseconds > 0 else nanoseconds)
-            error = errno
-            self._waiting = False
-            if found >= 0:
-                self._collect(found)
-            if self._forgotten:
-                self._strike_forgotten()
-            if found >= 0:
-                return self.count
-            if error != EINTR:
-                raise OSError(error, "waiting for events failed")
-            PyErr_CheckSignals()   # the handler may have asked us to stop: then wake() has been called
-            nanoseconds = 0
+        self._waiting = True
+        with nogil:
+            found = df_wait(self.fd, <df_event*>self._events, nanoseconds + CLOCK_GRAIN if nanoseconds > 0 else nanoseconds)
+        error = errno
+        self._waiting = False
+        self._collect(max(found, 0))
+        if self._forgotten:
+            self._strike_forgotten()
+        if found < 0 and error != EINTR:
+            raise OSError(error, "waiting for events failed")
+        PyErr_CheckSignals()   # nothing else runs Python's handlers while no app is called
+        return self.count
 
     cdef int look(self) noexcept nogil:
         cdef int found = df_wait(self.fd, <df_event*>self._events, 0)
@@ -260,12 +252,11 @@ cdef class Poller:
         return self._collect(found)
 
     cdef void wake(self) noexcept nogil:
-        cdef int64_t one = 1
         if self._woken:
             return
         self._woken = True
-        # A full pipe or counter is a wake-up too: the result does not matter.
-        if write(self._wake_write, &one, sizeof(one)) < 0:
+        # A full pipe is a wake-up too: the result does not matter.
+        if write(self._wake_write, b"w", 1) < 0:
             return
 
 

@@ -94,6 +94,7 @@ cdef class Channel:
     cdef uint64_t body_sent
     cdef int64_t drained_size         # unread body thrown away so far
     cdef int64_t request_length       # Content-Length of the request, -1 when chunked
+    cdef int64_t body_progress        # when a thread that waits for the body last saw enough of it; 0: it has not waited yet
     cdef uint64_t deadline_mark       # body bytes received when the body deadline was last set
 
     # waiting to be written: out, then tail, then after; or out, then a stretch of a file

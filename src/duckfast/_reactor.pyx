@@ -265,6 +265,7 @@ cdef class Channel:
     cdef bint _advance(self, Desk desk) except -1:
         """Takes events out of the bytes at hand. True: more bytes are needed; False: not now, or never again."""
         cdef Event event
+        cdef Exchange exchange   # ours while it runs: its response may end, and with it the channel's reference
         cdef int budget = REQUESTS_PER_TURN
         while not self.closed and not self.lingering:
             if self.exchange is not None and not self.connection.request_complete and not self.exchange.wants_body():
@@ -275,8 +276,9 @@ cdef class Channel:
                 self._begin_request(desk)
             elif event == END:
                 self.reactor.set_deadline(self, NO_DEADLINE)
-                if self.exchange is not None:
-                    self.exchange.body_end()
+                exchange = self.exchange
+                if exchange is not None:
+                    exchange.body_end()
             elif event == PAUSED:
                 if not self._turn():
                     return False
@@ -288,8 +290,9 @@ cdef class Channel:
                 self._await_bytes()
                 return True
             elif event == DATA:
-                if self.exchange is not None:
-                    self.exchange.body_data(self.connection.body_data, self.connection.body_size)
+                exchange = self.exchange
+                if exchange is not None:
+                    exchange.body_data(self.connection.body_data, self.connection.body_size)
                 else:
                     self._discard(self.connection.body_size)
             elif event == FAILED:
@@ -320,6 +323,7 @@ cdef class Channel:
 
     cdef int _begin_request(self, Desk desk) except -1:
         cdef Reactor reactor = self.reactor
+        cdef Exchange exchange   # ours while it runs: its response may end, and with it the channel's reference
         if self.deadline != NO_DEADLINE:
             reactor.set_deadline(self, NO_DEADLINE)
         reactor.counters.requests += 1
@@ -330,14 +334,16 @@ cdef class Channel:
         self.body_sent = 0
         self.drained_size = 0
         self.deadline_mark = 0
+        self.body_progress = 0
         self.request_length = desk.head.content_length
         if reactor.log is not None:
             self._note_request(desk.head)
         if reactor.stopping:
             self.connection.close_after_response()
-        self.exchange = reactor.service.new_exchange(self)
-        self.exchange.channel = self
-        self.exchange.begin(desk)
+        exchange = reactor.service.new_exchange(self)
+        exchange.channel = self
+        self.exchange = exchange
+        exchange.begin(desk)
         return 0
 
     cdef int _note_request(self, Head* head) except -1:
@@ -515,10 +521,8 @@ cdef class Channel:
 
     cdef Event wait_body(self, Desk desk) except? FAILED:
         cdef HTTP1Connection connection = self.connection
-        cdef int64_t progress = now()
         cdef int64_t limit = self.reactor.limits.body_time
         cdef int64_t left
-        cdef uint64_t mark = connection.body_received
         cdef Py_ssize_t count
         cdef Event event
         cdef int fd
@@ -542,10 +546,10 @@ cdef class Channel:
             if count != -EAGAIN and count != -EWOULDBLOCK:
                 self.lost()
                 break
-            if connection.body_received - mark >= BODY_PROGRESS:
-                mark = connection.body_received
-                progress = now()
-            left = progress + limit - now() if limit else -1
+            if self.body_progress == 0 or connection.body_received - self.deadline_mark >= BODY_PROGRESS:
+                self.deadline_mark = connection.body_received
+                self.body_progress = now()
+            left = self.body_progress + limit - now() if limit else -1
             if limit and left <= 0:
                 self.reactor.counters.timeouts += 1
                 connection.error_status = 408
@@ -745,6 +749,7 @@ cdef class Channel:
         cdef Py_ssize_t left
         cdef int number
         cdef bint progress = False
+        cdef Exchange exchange
         while True:
             if self.file is not None and self.out.start == self.out.size:
                 count = self.transport.send_file(self.file_fd, self.file_offset, self.file_left)
@@ -809,8 +814,9 @@ cdef class Channel:
         if self.blocked:
             self.blocked = False
             disarm(&self.write_timer)
-            if self.exchange is not None:
-                self.exchange.drained()
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.drained()
         if self.response_done and not self.closed:
             return self._response_left()
         return 0
@@ -982,6 +988,10 @@ cdef class Reactor:
         while self.first is not None:
             channel = self.first   # ours while it goes: the list holds the only other reference
             channel.abort()
+
+    def wake_fileno(self) -> int:
+        """A descriptor that wakes like wake() when a byte is written to it: for signal.set_wakeup_fd()."""
+        return self.poller._wake_write
 
     def wake(self) -> None:
         """Makes fileno() readable, from any thread or signal handler."""

@@ -1,7 +1,8 @@
 """One WSGI call: environ, wsgi.input, start_response, the response (PEP 3333). Knows a channel's verbs, not which HTTP carries it.
 
 The app runs on the thread that handles the channel, inside begin(), body_data() or body_end(): whichever brings the last byte
-of a short body, or the one after which a longer body is better read by the app itself.
+of a short body, or the one after which a longer body is better read by the app itself. The file is long because environ, input
+and response are phases of one exchange and share its C fields.
 """
 
 import logging
@@ -414,19 +415,20 @@ cdef class WSGIExchange(Exchange):
         error = channel.start_head(code, text + min(size, 4), max(0, size - 4))
         if error != WRITE_OK:
             raise ApplicationError(describe(error))
-        for name, value in headers:
-            if type(name) is not str or type(value) is not str:
-                channel.drop_head()
-                raise ApplicationError("header names and values must be str")
-            text = df_latin1(name, &size)
-            value_text = df_latin1(value, &value_size)
-            if text == NULL or value_text == NULL:
-                channel.drop_head()
-                raise ApplicationError("a header holds a character above U+00FF")
-            error = channel.add_field(text, size, value_text, value_size)
-            if error != WRITE_OK:
-                channel.drop_head()
-                raise ApplicationError(describe(error))
+        try:
+            for name, value in headers:
+                if type(name) is not str or type(value) is not str:
+                    raise ApplicationError("header names and values must be str")
+                text = df_latin1(name, &size)
+                value_text = df_latin1(value, &value_size)
+                if text == NULL or value_text == NULL:
+                    raise ApplicationError("a header holds a character above U+00FF")
+                error = channel.add_field(text, size, value_text, value_size)
+                if error != WRITE_OK:
+                    raise ApplicationError(describe(error))
+        except BaseException:
+            channel.drop_head()
+            raise
         self.head_started = True
         return self   # write(data) is to call it
 

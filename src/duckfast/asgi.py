@@ -42,15 +42,22 @@ class AsyncEngine:
     """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
     `heartbeat` is called about once a second from the loop, from before the startup until after the shutdown.
+    `ready` is called once, when the startup is complete and requests are accepted.
     """
 
     def __init__(
-        self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
+        self,
+        app: Any,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        heartbeat: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         self._app: Application = single_callable(app) if config.interface == "asgi2" else app
         self._config = config
         self._sockets = sockets
         self._heartbeat = heartbeat
+        self._ready = ready
         self._access_log = engine.make_access_log(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested = False
@@ -119,6 +126,8 @@ class AsyncEngine:
         try:
             if not self._stopped.is_set():  # a stop during the startup: nothing is accepted any more
                 reactor.start()
+                if self._ready is not None:
+                    self._ready()
                 await self._stopped.wait()
                 reactor.drain(desk)
                 for listener in self._sockets:

@@ -72,15 +72,19 @@ class Server:
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
         app, config = load(self.config)
         sockets.listen_all(listeners, config.backlog)
-        engine = make_engine(app, config, [listener.socket for listener in listeners])
+        listening = [listener.socket for listener in listeners]
+
+        def ready() -> None:
+            self.addresses = [sockets.describe(sock) for sock in listening]
+            name = importer.name_application(config.app)
+            for address in self.addresses:
+                log.info("duckfast %s serving %s (%s) on %s (pid %d)",
+                         __version__, name, describe_engine(config), address, os.getpid())
+
+        engine = make_engine(app, config, listening, ready)
         self._engine = engine
         if self._stopping:
             return
-        self.addresses = [sockets.describe(listener.socket) for listener in listeners]
-        for address in self.addresses:
-            name = importer.name_application(config.app)
-            log.info("duckfast %s serving %s (%s) on %s (pid %d)",
-                     __version__, name, describe_engine(config), address, os.getpid())
         with signals.watched():
             engine.run()
 
@@ -125,15 +129,17 @@ def choose_loop(loop: str) -> str:
     return loop
 
 
-def make_engine(app: Callable[..., Any], config: Config, listening: list[socket.socket]) -> Engine:
+def make_engine(
+    app: Callable[..., Any], config: Config, listening: list[socket.socket], ready: Callable[[], None]
+) -> Engine:
     # Imported here, so that a WSGI server never loads asyncio and an ASGI server no thread engine.
     if config.interface == "wsgi":
         from .wsgi import ThreadEngine
 
-        return ThreadEngine(app, config, listening)
+        return ThreadEngine(app, config, listening, ready=ready)
     from .asgi import AsyncEngine
 
-    return AsyncEngine(app, config, listening)
+    return AsyncEngine(app, config, listening, ready=ready)
 
 
 def describe_engine(config: Config) -> str:

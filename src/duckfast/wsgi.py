@@ -7,6 +7,7 @@ nothing to share: every thread runs a reactor of its own on the same listeners.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -31,15 +32,24 @@ def has_lock() -> bool:
 
 
 class ThreadEngine:
-    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins."""
+    """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
+
+    `ready` is called once, on the thread of run(), when requests are accepted.
+    """
 
     def __init__(
-        self, app: Any, config: Config, sockets: Sequence[socket.socket], heartbeat: Callable[[], None] | None = None
+        self,
+        app: Any,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        heartbeat: Callable[[], None] | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._accepting = 0  # crews
         self._heartbeat = heartbeat
+        self._ready = ready
         self._log = engine.make_access_log(config)
         self._stop_requested = threading.Event()
         self._all_done = threading.Event()
@@ -99,10 +109,10 @@ class ThreadEngine:
             self._accepting = len(self._crews)
             for crew in self._crews:
                 crew.reactor.start()
+            if self._ready is not None:
+                self._ready()
             if self.threads == 1:
-                # One thread is this one: an app that is not thread-safe may keep what it made at import.
-                self._crews[0].enlist()
-                self._crews[0].work()
+                self._work_here()
             else:
                 self._oversee()
         finally:
@@ -111,6 +121,20 @@ class ThreadEngine:
         for crew in self._crews:
             if crew.failure is not None:
                 raise crew.failure
+
+    def _work_here(self) -> None:
+        """One thread is this one: an app that is not thread-safe may go on using what it made at import."""
+        crew = self._crews[0]
+        crew.enlist()
+        if threading.current_thread() is not threading.main_thread():
+            crew.work()
+            return
+        # A signal that arrives just before the wait must end it: its C handler then has written to this descriptor.
+        previous = signal.set_wakeup_fd(crew.reactor.wake_fileno(), warn_on_full_buffer=False)
+        try:
+            crew.work()
+        finally:
+            signal.set_wakeup_fd(previous)
 
     def _oversee(self) -> None:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""

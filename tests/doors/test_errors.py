@@ -105,7 +105,7 @@ def test_bad_option(options: tuple[str, ...], line: str) -> None:
 
 def test_bad_environment_value() -> None:
     line = line_of(run_duckfast(env={"DUCKFAST_TIMEOUT_KEEP_ALIVE": "soon"}), 2)
-    assert line.startswith("DUCKFAST_TIMEOUT_KEEP_ALIVE must be a time of 0 or more, such as 10s, 500ms or 2m")
+    assert line.startswith("DUCKFAST_TIMEOUT_KEEP_ALIVE must be a time above 0, such as 10s, 500ms or 2m")
     assert line.endswith("got 'soon'")
 
 
@@ -116,9 +116,7 @@ def test_lifespan_that_fails(write: Write) -> None:
             await send({"type": "lifespan.startup.failed", "message": "no database"})
     """)
     ended = run_duckfast("website:app", "--port", "0", cwd=folder)
-    assert ended.returncode == 3
-    assert "no database" in ended.stderr
-    assert "duckfast/server.py" not in ended.stderr
+    assert line_of(ended, 3) == "the application's startup failed: no database"
 
 
 def test_help_shows_groups_defaults_and_environment_names() -> None:

@@ -272,7 +272,7 @@ def test_unknown_length_is_chunked_on_11() -> None:
 def test_unknown_length_is_delimited_by_the_close_on_10() -> None:
     for raw in (GET_10, GET_10_KEEP_ALIVE):
         door = requested(raw)
-        assert door.start_response(200) == b"HTTP/1.1 200 OK\r\n\r\n"
+        assert door.start_response(200) == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
         assert door.framing == "until_close"
         assert door.send(b"hello") == b"hello"
         assert door.finish() == (b"", "close")
@@ -370,7 +370,7 @@ def test_10_is_told_that_it_persists() -> None:
 
 def test_10_without_keep_alive_closes() -> None:
     door = requested(GET_10)
-    assert door.start_response(200, body_size=0) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert door.start_response(200, body_size=0) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     assert door.finish() == (b"", "close")
 
 
