@@ -19,8 +19,9 @@ cdef class Crew:
     cdef readonly object failure    # SystemExit or KeyboardInterrupt out of the app
 
     cdef int enter_app(self, Desk desk) except -1     # around every stretch of app code
-    cdef int leave_app(self, Desk desk) except -1
+    cdef bint leave_app(self, Desk desk) except -1    # whether the call was a long one
     cdef int give_up(self, object failure) except -1  # the app wants the process to end
     cdef int _lead(self, Desk desk) except -1
+    cdef int _keep_up(self, Desk desk) except -1
     cdef int _wait(self, Desk desk) except -1
     cdef int _stand_in(self) except -1

@@ -270,6 +270,7 @@ cdef class Crew:
         cdef Channel channel
         cdef uint32_t ready = 0
         reactor.sleeping = False
+        self._keep_up(desk)   # under a load that always blocks nobody ever gets to wait
         while self.leader is desk and not self.finished:
             channel = reactor.take_ready(&ready)
             if channel is None:
@@ -278,23 +279,28 @@ cdef class Crew:
                 channel.handle(desk, ready)
         return 0
 
+    cdef int _keep_up(self, Desk desk) except -1:
+        """Deadlines, and the steps of a stop."""
+        cdef Reactor reactor = self.reactor
+        reactor.expire(desk)
+        if not self.stopping:
+            return 0
+        if not reactor.stopping:
+            reactor.drain(desk)
+        if reactor.open_connections == 0 or now() >= self.deadline:
+            reactor.abort()
+            self.finish()
+        return 0
+
     cdef int _wait(self, Desk desk) except -1:
-        """Everything ready is handled: deadlines, then sleep until there is more."""
+        """Everything ready is handled: sleep until there is more."""
         cdef Reactor reactor = self.reactor
         cdef int64_t at
-        reactor.expire(desk)
-        if self.leader is not desk or reactor.ready_head is not None:
+        self._keep_up(desk)
+        if self.finished or self.leader is not desk or reactor.ready_head is not None:
             return 0
         at = reactor.next_deadline()
         if self.stopping:
-            if not reactor.stopping:
-                reactor.drain(desk)
-                self._drained()
-                return 0
-            if reactor.open_connections == 0 or now() >= self.deadline:
-                reactor.abort()
-                self.finish()
-                return 0
             at = min(at, self.deadline)
         reactor.promised = at
         reactor.sleeping = True
@@ -314,25 +320,27 @@ cdef class Crew:
         cdef df_crew* state = <df_crew*>self._state
         if self.leader is not desk or self.limit == 1:
             return 0
-        if self.blocked > HAND_OVER and df_idle(state) > 0:
+        if self.blocked > FORGOTTEN:
             desk.entered = df_crew_now()
+        if self.blocked > HAND_OVER:
+            # Also when nobody is free: whoever comes back first then leads, without a look at this thread.
             self.leader = None
             df_vacate(state)
+            self._stand_in()
         else:
             df_enter(state)
         return 0
 
-    cdef int leave_app(self, Desk desk) except -1:
-        cdef bint long_call
-        if self.leader is desk:
+    cdef bint leave_app(self, Desk desk) except -1:
+        cdef bint handed_over = self.leader is not desk
+        cdef bint long_call = handed_over
+        if not handed_over:
             df_leave(<df_crew*>self._state)
-            if self.blocked > FORGOTTEN:
-                self.blocked -= self.blocked * LEARN
-        elif desk.entered:
+        if desk.entered:
             long_call = df_crew_now() - desk.entered >= DF_WATCH
             desk.entered = 0
             self.blocked += (long_call - self.blocked) * LEARN
-        return 0
+        return long_call
 
     cdef int give_up(self, object failure) except -1:
         self.failure = failure

@@ -66,6 +66,7 @@ cdef class Channel:
     cdef Channel previous, next       # the reactor's list of open channels
     cdef Channel next_ready           # the reactor's queue of channels to handle without an event
     cdef bint queued
+    cdef bint slow                    # the app blocked in this connection's last request: others go first
     cdef bint busy                    # a thread is handling it: others only add to pending
     cdef uint32_t pending             # Ready bits that came while busy
     cdef bint readable                # the socket may hold unread bytes
@@ -199,6 +200,8 @@ cdef class Reactor:
     cdef readonly int64_t open_connections
     cdef Channel first                # open channels, newest first
     cdef Channel ready_head, ready_tail
+    cdef Channel slow_head, slow_tail # ready, but put off because of Channel.slow
+    cdef int overtakes                # channels handled since one of those was
     cdef bint sleeping                # nobody handles events right now: queue() and earlier deadlines must wake
     cdef int64_t promised             # the engine comes back by then by itself
     cdef readonly bint deadline_moved # an earlier deadline than promised was set
@@ -210,6 +213,7 @@ cdef class Reactor:
 
     # --- for the engines
     cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
+    cdef int put_off(self, Channel channel) except -1    # behind all that is not slow
     cdef int queue(self, Channel channel) except -1      # handle it again soon, without an event; wakes a sleeping engine
     cdef int64_t next_deadline(self) noexcept            # INT64_MAX: none
     cdef int expire(self, Desk desk) except -1           # ends what is past its deadline

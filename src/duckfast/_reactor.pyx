@@ -59,6 +59,7 @@ cdef int SPARE_BLOCKS = 32
 cdef int READS_PER_TURN = 16            # one fast sender must not starve the rest: 1 MiB, then the others
 cdef int REQUESTS_PER_TURN = 64         # the same for pipelined requests
 cdef int ACCEPTS_PER_TURN = 64
+cdef int OVERTAKES = 64                 # quick requests that may go before one that waits because its connection's last one blocked
 cdef uint64_t BODY_PROGRESS = 4096      # bytes that must have come before the body deadline is set anew (else 1 byte would do)
 cdef int64_t SECOND = 1_000_000_000
 cdef int64_t HALF_CLOSE_GRACE = 3 * SECOND    # after a FIN; gunicorn's disconnect grace period is 3 s too
@@ -1004,25 +1005,62 @@ cdef class Reactor:
         cdef Channel channel
         cdef object owner
         cdef void* pointer
-        while poller.taken < poller.count:
-            pointer = poller.batch[poller.taken].owner
-            ready[0] = poller.batch[poller.taken].ready
-            poller.taken += 1
-            if pointer == NULL:
-                continue
-            owner = <object>pointer
-            if type(owner) is Channel:
-                return <Channel>owner
-            self.accept_from(<Listener>owner)
-        channel = self.ready_head
-        if channel is not None:
-            self.ready_head = channel.next_ready
-            if self.ready_head is None:
-                self.ready_tail = None
-            channel.next_ready = None
-            channel.queued = False
+        cdef bint looked = False
+        while True:
+            while poller.taken < poller.count:
+                pointer = poller.batch[poller.taken].owner
+                ready[0] = poller.batch[poller.taken].ready
+                poller.taken += 1
+                if pointer == NULL:
+                    continue
+                owner = <object>pointer
+                if type(owner) is not Channel:
+                    self.accept_from(<Listener>owner)
+                    continue
+                channel = <Channel>owner
+                if channel.slow and not channel.busy:
+                    channel.pending |= ready[0]
+                    self.put_off(channel)
+                    continue
+                if self.slow_head is not None:
+                    self.overtakes += 1
+                    if self.overtakes > OVERTAKES:
+                        poller.taken -= 1
+                        break
+                return channel
             ready[0] = RESUME
+            channel = self.ready_head
+            if channel is not None:
+                self.ready_head = channel.next_ready
+                if self.ready_head is None:
+                    self.ready_tail = None
+                break
+            channel = self.slow_head
+            if channel is None:
+                return None
+            if not looked and self.overtakes <= OVERTAKES:
+                looked = True   # somebody quick may have come meanwhile
+                poller.look()
+                continue
+            self.overtakes = 0
+            self.slow_head = channel.next_ready
+            if self.slow_head is None:
+                self.slow_tail = None
+            break
+        channel.next_ready = None
+        channel.queued = False
         return channel
+
+    cdef int put_off(self, Channel channel) except -1:
+        if channel.queued:
+            return 0
+        channel.queued = True
+        if self.slow_tail is None:
+            self.slow_head = channel
+        else:
+            self.slow_tail.next_ready = channel
+        self.slow_tail = channel
+        return 0
 
     cdef int queue(self, Channel channel) except -1:
         if channel.queued or channel.closed:

@@ -318,6 +318,7 @@ cdef class WSGIExchange(Exchange):
         cdef WSGIService service = self.service
         cdef Desk desk = self.desk
         cdef dict environ = self.environ
+        cdef Channel channel = self.channel   # which the response's end takes from us
         cdef object result = None
         self.called = True
         self.environ = None
@@ -337,7 +338,7 @@ cdef class WSGIExchange(Exchange):
                 # Only an exchange that failed half way is still here.
                 self.channel.break_off()
         finally:
-            service.crew.leave_app(desk)
+            channel.slow = service.crew.leave_app(desk)
             self.desk = None
             if self.input is not None:
                 self.input = None

@@ -62,13 +62,17 @@ class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO | None:
         return sys.stderr
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is not None:  # None: the process was started with stderr closed
+            super().emit(record)
 
-def wants_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
+
+def wants_colours(stream: TextIO | None, environment: Mapping[str, str]) -> bool:
     """Colours only on a terminal, and not where NO_COLOR (no-color.org) or a dumb terminal asks for none."""
-    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    return stream is not None and stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 def configure(level: str) -> None:

@@ -163,6 +163,8 @@ def serve(config: Config) -> int:
 
 def tell(error: DuckfastError) -> None:
     """Say on stderr why the server cannot run: the application's own traceback if it has one, then one line."""
+    if sys.stderr is None:  # the process was started with stderr closed; the exit code still tells
+        return
     if isinstance(error, ImportFailure) and error.app_traceback:
         sys.stderr.write(error.app_traceback)
     sys.stderr.write(f"duckfast: {error}\n")
@@ -172,5 +174,6 @@ def tell(error: DuckfastError) -> None:
 def _flush() -> None:
     logs.flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # closed, or being written to right now
+        # Closed from the start, closed since, or being written to right now.
+        with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
             stream.flush()

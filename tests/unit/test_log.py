@@ -96,6 +96,13 @@ def test_replaced_stderr_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hello" in later.getvalue()
 
 
+def test_process_without_stderr_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    configure("info")
+    log.info("hello")
+    logs.flush()
+
+
 def test_colours_only_on_a_terminal_that_wants_them() -> None:
     assert wants_colours(Terminal(), {})
     assert not wants_colours(io.StringIO(), {})
