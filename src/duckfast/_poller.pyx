@@ -116,7 +116,6 @@ cdef extern from *:
     }
     #endif
 
-    /* A pipe, not an eventfd: the interpreter's own signal wake-up writes single bytes to it. */
     static int df_wake_pair(int *read_end, int *write_end) {
         int ends[2];
         if (pipe(ends) < 0) return -1;

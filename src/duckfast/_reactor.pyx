@@ -990,10 +990,6 @@ cdef class Reactor:
             channel = self.first   # ours while it goes: the list holds the only other reference
             channel.abort()
 
-    def wake_fileno(self) -> int:
-        """A descriptor that wakes like wake() when a byte is written to it: for signal.set_wakeup_fd()."""
-        return self.poller._wake_write
-
     def wake(self) -> None:
         """Makes fileno() readable, from any thread or signal handler."""
         self.poller.wake()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, demo, importer, sockets
+from . import __version__, _debug, demo, importer, sockets
 from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
@@ -32,6 +33,12 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Begin the graceful drain; safe from any thread and from a signal handler, and more than once."""
+
+
+class LeftoversFound(DuckfastError):
+    """A debug build counted objects that nobody released."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
 
 
 class _StoppedBeforeServing(BaseException):
@@ -87,6 +94,8 @@ class Server:
             return
         with signals.watched():
             engine.run()
+        if _debug.enabled:
+            count_leftovers()
 
     def _on_signal(self, signum: int) -> None:
         name = signal.Signals(signum).name
@@ -127,6 +136,14 @@ def choose_loop(loop: str) -> str:
     if loop == "uvloop" and not installed:
         raise ConfigError("uvloop is not installed; `pip install uvloop`, or --loop asyncio")
     return loop
+
+
+def count_leftovers() -> None:
+    """Debug builds only: raise when something the engine made has outlived it."""
+    gc.collect()  # an application may have left cycles that hold a receive() or a wsgi.input
+    leftovers = {kind: count for kind, count in _debug.alive().items() if count}
+    if leftovers:
+        raise LeftoversFound(f"objects are alive after the engine's end: {leftovers}; this is a bug in duckfast")
 
 
 def make_engine(

@@ -7,7 +7,6 @@ nothing to share: every thread runs a reactor of its own on the same listeners.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import threading
@@ -112,7 +111,9 @@ class ThreadEngine:
             if self._ready is not None:
                 self._ready()
             if self.threads == 1:
-                self._work_here()
+                # One thread is this one: an app that is not thread-safe may go on using what it made at import.
+                self._crews[0].enlist()
+                self._crews[0].work()
             else:
                 self._oversee()
         finally:
@@ -121,20 +122,6 @@ class ThreadEngine:
         for crew in self._crews:
             if crew.failure is not None:
                 raise crew.failure
-
-    def _work_here(self) -> None:
-        """One thread is this one: an app that is not thread-safe may go on using what it made at import."""
-        crew = self._crews[0]
-        crew.enlist()
-        if threading.current_thread() is not threading.main_thread():
-            crew.work()
-            return
-        # A signal that arrives just before the wait must end it: its C handler then has written to this descriptor.
-        previous = signal.set_wakeup_fd(crew.reactor.wake_fileno(), warn_on_full_buffer=False)
-        try:
-            crew.work()
-        finally:
-            signal.set_wakeup_fd(previous)
 
     def _oversee(self) -> None:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""
