@@ -14,7 +14,7 @@ from duckfast._headers cimport (
     NAME_UPGRADE, find_name)
 from duckfast._limits cimport Limits
 from duckfast._scan cimport (
-    BYTE_CLASS, BYTE_DIGIT, BYTE_HEX, BYTE_HOST, BYTE_TOKEN, BYTE_VALUE, scan_name, scan_target, scan_value)
+    BYTE_CLASS, BYTE_DIGIT, BYTE_HEX, BYTE_HOST, BYTE_TOKEN, scan_name, scan_target, scan_value, scan_value_words)
 
 cdef extern from *:
     """
@@ -553,25 +553,55 @@ cdef Parsed measure_head(Limits limits, const char* data, size_t size, Progress*
 
 # Framing and persistence, RFC 9112 6 and 9 -----------------------------------------------------------------------------
 
-cdef bint has_token(const char* value, size_t size, const char* token, size_t token_size) noexcept nogil:
-    # RFC 9110 5.6.1: elements between commas, with optional white space, empty ones ignored.
-    cdef const char* cursor = value
-    cdef const char* end = value + size
-    cdef const char* element
+cdef inline bint _next_element(const char** cursor, const char* end, const char** element, size_t* size) noexcept nogil:
+    """The next element of a comma-separated list without the white space around it, which may be empty; false: no more."""
+    # RFC 9110 5.6.1
     cdef const char* stop
-    while cursor < end:
-        element = cursor
-        while cursor < end and cursor[0] != c",":
-            cursor += 1
-        stop = cursor
-        while element < stop and _blank(element[0]):
-            element += 1
-        while stop > element and _blank((stop - 1)[0]):
-            stop -= 1
-        if _same(element, <size_t>(stop - element), token, token_size):
+    if cursor[0] >= end:
+        return False
+    element[0] = cursor[0]
+    while cursor[0] < end and cursor[0][0] != c",":
+        cursor[0] += 1
+    stop = cursor[0]
+    cursor[0] += 1
+    while element[0] < stop and _blank(element[0][0]):
+        element[0] += 1
+    while stop > element[0] and _blank((stop - 1)[0]):
+        stop -= 1
+    size[0] = <size_t>(stop - element[0])
+    return True
+
+
+cdef bint has_token(const char* value, size_t size, const char* token, size_t token_size) noexcept nogil:
+    cdef const char* cursor = value
+    cdef const char* element
+    cdef size_t element_size
+    while _next_element(&cursor, value + size, &element, &element_size):
+        if _same(element, element_size, token, token_size):
             return True
-        cursor += 1
     return False
+
+
+cdef enum:
+    OPTION_CLOSE = 1
+    OPTION_KEEP_ALIVE = 2
+    OPTION_UPGRADE = 4
+
+
+cdef int _parse_connection(const char* value, size_t size) noexcept nogil:
+    """The options of one Connection line that mean something here."""
+    cdef const char* cursor = value
+    cdef const char* element
+    cdef size_t element_size
+    cdef int options = 0
+    while _next_element(&cursor, value + size, &element, &element_size):
+        if element_size == 10 and _same(element, 10, b"keep-alive", 10):
+            options |= OPTION_KEEP_ALIVE
+        elif element_size == 5 and _same(element, 5, b"close", 5):
+            options |= OPTION_CLOSE
+        elif element_size == 7 and _same(element, 7, b"upgrade", 7):
+            options |= OPTION_UPGRADE
+    return options
 
 
 cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
@@ -580,9 +610,7 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
     cdef int hosts = 0
     cdef int codings = 0
     cdef int expectations = 0
-    cdef bint close = False
-    cdef bint keep_alive = False
-    cdef bint connection_upgrade = False
+    cdef int options = 0
     cdef bint websocket = False
 
     head.content_length = -1
@@ -599,9 +627,7 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
             hosts += 1
             head.host = <int>index
         elif field.name_id == NAME_CONNECTION:
-            close = close or has_token(field.value.data, field.value.size, b"close", 5)
-            keep_alive = keep_alive or has_token(field.value.data, field.value.size, b"keep-alive", 10)
-            connection_upgrade = connection_upgrade or has_token(field.value.data, field.value.size, b"upgrade", 7)
+            options |= _parse_connection(field.value.data, field.value.size)
         elif field.name_id == NAME_CONTENT_LENGTH:
             # RFC 9110 8.6 lets us refuse repeats even when they agree: applications see every line of them.
             if head.content_length >= 0:
@@ -640,13 +666,13 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
     elif rarely_(not is_authority(head.fields[head.host].value.data, head.fields[head.host].value.size)):
         return _refuse(progress, 400, b"Host is not host or host:port")
 
-    head.keep_alive = not close and (head.minor == 1 or keep_alive)
+    head.keep_alive = not options & OPTION_CLOSE and (head.minor == 1 or options & OPTION_KEEP_ALIVE)
     if rarely_(expectations > 0 and head.minor == 1):
         if expectations >= 1000:
             return _refuse(progress, 417, b"the only expectation met here is 100-continue")
         # RFC 9110 10.1.1: without content there is nothing to continue with.
         head.expect_continue = head.chunked or head.content_length > 0
-    if rarely_(websocket and connection_upgrade):
+    if rarely_(websocket and options & OPTION_UPGRADE):
         head.upgrade_websocket = (
             head.minor == 1 and not head.chunked and head.content_length <= 0
             and head.method.size == 3 and memcmp(head.method.data, b"GET", 3) == 0)
@@ -830,3 +856,12 @@ cdef Chunk _decode_trailers(
         if decoder.trailers > limits.trailers:
             return _refuse_chunk(progress, 431, b"trailers are too large")
         cursor[0] = newline + 1
+
+
+# For the tests -----------------------------------------------------------------------------------------------------------
+
+def find_value_end(bytes data not None, Py_ssize_t start=0) -> tuple[int, int]:
+    """Where a field value that begins at `start` cannot go on: by this processor's scan, and by the portable one."""
+    cdef const char* text = data
+    cdef const char* end = text + len(data)
+    return scan_value(text + start, end) - text, scan_value_words(text + start, end) - text

@@ -9,6 +9,8 @@ import string
 import pytest
 from support.corpus import byte_by_byte, probe, random_splits, replay, whole
 
+from duckfast._parser import find_value_end
+
 TCHAR = set(b"!#$%&'*+-.^_`|~" + string.ascii_letters.encode() + string.digits.encode())  # RFC 9110 5.6.2
 VCHAR_OBS = {9, 32} | set(range(0x21, 0x7F)) | set(range(0x80, 0x100))  # RFC 9110 5.5
 REG_NAME = set(b"-._~!$&'()*+,;=" + string.ascii_letters.encode() + string.digits.encode())  # RFC 3986 3.2.2
@@ -167,3 +169,15 @@ def test_every_truncation_of_a_head_waits_for_more() -> None:
     raw = b"POST /a?b HTTP/1.1\r\nHost: example.com:80\r\nX-Long-Name-Here: some value\r\nContent-Length: 1\r\n\r\nx"
     for size in range(1, len(raw) - 1):
         assert verdict(raw[:size]) == "need_data", raw[:size]
+
+
+def test_portable_scan_of_values_finds_what_the_fast_one_finds() -> None:
+    chosen = random.Random(8)
+    bytes_that_stop = [byte for byte in range(256) if byte not in VCHAR_OBS]
+    for _ in range(20_000):
+        text = bytearray(chosen.choices(b"ab\t \x80\xff~", k=chosen.randint(0, 70)))
+        for _ in range(chosen.choice((0, 0, 1, 3))):
+            text.insert(chosen.randint(0, len(text)), chosen.choice(bytes_that_stop))
+        start = chosen.randint(0, min(len(text), 9))
+        expected = next((at for at in range(start, len(text)) if text[at] not in VCHAR_OBS), len(text))
+        assert find_value_end(bytes(text), start) == (expected, expected), text
