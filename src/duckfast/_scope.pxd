@@ -1,6 +1,15 @@
 # The ASGI scope of an HTTP request, made directly from the spans of its head.
+from cpython.object cimport PyObject
+
 from duckfast._parser cimport Head
 from duckfast._reactor cimport Channel
+
+
+cdef struct Part:
+    # What a dict inside of a scope holds when nobody has changed it.
+    int count
+    PyObject* keys[3]
+    PyObject* values[3]   # None: an empty dict
 
 
 cdef class ScopeBuilder:
@@ -8,11 +17,18 @@ cdef class ScopeBuilder:
     cdef dict _template       # constant values in place, so that a scope is one copy and a few stores
     cdef dict _asgi
     cdef dict _extensions     # of an HTTP/1.1 request
+    cdef Part _asgi_part
+    cdef Part _plain_part
     cdef dict _state          # the lifespan's namespace; None: there is none
     cdef str _root_path
     cdef object _host, _port  # of the server in the template, the last one asked for: listeners are few
 
+    # changing
+    cdef list _asgis          # dicts of scopes that are gone, as good as new
+    cdef list _plain          # likewise extensions, of requests that read no trailers
+
     cdef dict build(self, Channel channel, Head* head)
+    cdef int take_back(self, dict scope) except -1
     cdef int _add_addresses(self, dict scope, Channel channel) except -1
     cdef str _path(self, Head* head)
     cdef dict _supported(self, Head* head)

@@ -7,9 +7,10 @@ surrogate would fail later, in the first template or log that encodes it. `raw_p
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Copy
+from cpython.dict cimport PyDict_Copy, PyDict_GetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
@@ -19,14 +20,24 @@ from libc.string cimport memcmp
 from duckfast._headers cimport asgi_name
 from duckfast._parser cimport Field, Span
 
+cdef extern from "Python.h":
+    # With pointers, so that asking for a reference count does not change it.
+    Py_ssize_t Py_REFCNT(PyObject* thing)
+    bint PyDict_CheckExact(PyObject* thing)
+    Py_ssize_t PyDict_GET_SIZE(PyObject* mapping)
+    bint PyDict_Next(PyObject* mapping, Py_ssize_t* place, PyObject** key, PyObject** value)
+
 cdef enum:
     SMALL_PATH = 1024   # bytes decoded on the stack; longer paths are rare
+    MOST_SPARE = 64     # unused dicts kept: as many as requests usually run at a time
 
 
 cdef class ScopeBuilder:
     """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none."""
 
     def __init__(self, str root_path, dict state, str spec_version):
+        self._asgis = []
+        self._plain = []
         self._host = self._port = None
         self._root_path = root_path.rstrip("/")
         self._state = state
@@ -36,6 +47,8 @@ cdef class ScopeBuilder:
             "http.response.zerocopysend": None,
             "http.response.early_hint": None,
         }
+        _remember(&self._asgi_part, self._asgi)
+        _remember(&self._plain_part, self._extensions)
         self._template = {
             "type": "http",
             "asgi": None,
@@ -57,7 +70,7 @@ cdef class ScopeBuilder:
     cdef dict build(self, Channel channel, Head* head):
         cdef dict scope = PyDict_Copy(self._template)
         cdef str scheme
-        scope["asgi"] = PyDict_Copy(self._asgi)
+        scope["asgi"] = self._asgis.pop() if len(self._asgis) != 0 else PyDict_Copy(self._asgi)
         if head.minor == 0:
             scope["http_version"] = "1.0"
         self._add_addresses(scope, channel)
@@ -99,7 +112,11 @@ cdef class ScopeBuilder:
 
     cdef dict _supported(self, Head* head):
         """What this very request can be answered with; nested dicts are fresh, since middleware may write into them."""
-        cdef dict extensions = PyDict_Copy(self._extensions)
+        cdef dict extensions
+        cdef bint plain = head.minor == 1 and not head.te_trailers
+        if plain and len(self._plain) != 0:
+            return self._plain.pop()
+        extensions = PyDict_Copy(self._extensions)
         extensions["http.response.pathsend"] = {}
         extensions["http.response.zerocopysend"] = {}
         if head.minor == 0:
@@ -109,6 +126,48 @@ cdef class ScopeBuilder:
         if head.te_trailers:   # RFC 9110 6.5.1: only to who said it reads them; 1.1, because they need chunks
             extensions["http.response.trailers"] = {}
         return extensions
+
+    cdef int take_back(self, dict scope) except -1:
+        """What the next scope may have of one that only the caller still holds: dicts that nobody has, and nobody changed."""
+        cdef PyObject* found
+        if Py_REFCNT(<PyObject*>scope) != 1:
+            return 0
+        found = PyDict_GetItem(scope, "asgi")
+        if _is_as_made(found, &self._asgi_part) and len(self._asgis) < MOST_SPARE:
+            self._asgis.append(<object>found)
+        found = PyDict_GetItem(scope, "extensions")
+        if _is_as_made(found, &self._plain_part) and len(self._plain) < MOST_SPARE:
+            self._plain.append(<object>found)
+        return 0
+
+
+cdef int _remember(Part* part, dict template) except -1:
+    part.count = 0
+    for key, value in template.items():
+        # Borrowed: the template, which is never changed, keeps them.
+        part.keys[part.count] = <PyObject*>key
+        part.values[part.count] = <PyObject*>value
+        part.count += 1
+    return 0
+
+
+cdef bint _is_as_made(PyObject* found, Part* part) noexcept:
+    """Whether the scope alone has this dict, and its keys and values are those we gave it (None stands for an empty dict)."""
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t place = 0
+    cdef int index
+    if found == NULL or Py_REFCNT(found) != 1 or not PyDict_CheckExact(found) or PyDict_GET_SIZE(found) != part.count:
+        return False
+    for index in range(part.count):
+        if not PyDict_Next(found, &place, &key, &value) or key != part.keys[index]:
+            return False
+        if part.values[index] != <PyObject*>None:
+            if value != part.values[index]:
+                return False
+        elif Py_REFCNT(value) != 1 or not PyDict_CheckExact(value) or PyDict_GET_SIZE(value) != 0:
+            return False
+    return True
 
 
 cdef str _method(Span* method):

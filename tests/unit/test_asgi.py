@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import logging
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -123,6 +124,31 @@ def test_application_runs_in_a_task_of_its_own(run: Run) -> None:
     run(main())
     assert all(isinstance(task, asyncio.Task) for task in tasks)
     assert tasks[0] is not tasks[1]
+
+
+def test_finished_task_that_the_application_can_still_see_is_never_used_again(run: Run) -> None:
+    kept: list[asyncio.Task[Any] | None] = []
+    watched = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None and task not in kept and not hasattr(task, "mark")
+        match scope["path"]:
+            case "/keep":
+                kept.append(task)
+            case "/watch":
+                watched.append(weakref.ref(task))
+            case "/mark":
+                task.mark = True  # type: ignore[attr-defined]
+        await answer(send, scope["path"])
+
+    async def main() -> None:
+        async with serving(app) as client:
+            for path in (b"/keep", b"/watch", b"/mark", b"/plain") * 3:
+                assert (await client.get(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path))[0] == 200
+            assert [reference() for reference in watched] == [None] * 3
+
+    run(main())
 
 
 def test_plain_function_that_returns_an_awaitable_runs_in_the_task_too(run: Run) -> None:
