@@ -287,6 +287,7 @@ cdef class Crew:
             return 0
         if not reactor.stopping:
             reactor.drain(desk)
+            self._drained()
         if reactor.open_connections == 0 or now() >= self.deadline:
             reactor.abort()
             self.finish()
