@@ -68,11 +68,15 @@ cdef class ASGIService(Service):
     # changing
     cdef ApplicationCall _first   # of those that have not ended, newest first: the loop itself holds their tasks only weakly
     cdef dict _backlogs           # Channel -> Backlog
+    cdef list _unflushed          # channels whose bytes leave at the end of this tick, or in the loop's next iteration
+    cdef bint _ticking
+    cdef bint _flush_called       # the loop will call flush_all()
 
     cdef int start(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
     cdef int forget(self, ApplicationCall call) except -1
     cdef int set_timer(self) except -1
+    cdef int flush_later(self, Channel channel) except -1
     cdef int note_background(self, Channel channel) except -1
     cdef int end_background(self, Channel channel) except -1
 

@@ -74,6 +74,9 @@ cdef class Channel:
     cdef bint peer_finished           # the peer has sent its last byte
     cdef uint8_t deadline             # which list read_timer is in: a Deadline of _reactor.pyx
     cdef bint blocked                 # the kernel did not take all: write_timer runs, drained() is owed
+    cdef bint more                    # the next flush() may be held back by the kernel: more follows soon, or somebody pushes
+    cdef bint corked                  # it was
+    cdef bint flush_due               # for the service: a flush() has been promised
     cdef bint lingering               # the last response is out: what still comes is thrown away
     cdef uint8_t family               # AF_INET, AF_INET6, AF_UNIX
     cdef uint8_t address[16]

@@ -622,7 +622,7 @@ cdef class Channel:
             self.response.mark += size
         if self.blocked:
             return 0
-        count = self.transport.send(out.data + out.start, place + size - out.start)
+        count = self.transport.send(out.data + out.start, place + size - out.start, False)
         if count > 0:
             self.reactor.counters.bytes_out += count
             out.start += count
@@ -739,6 +739,7 @@ cdef class Channel:
         return self.blocked
 
     cdef int flush(self) except -1:
+        self.flush_due = False
         if self.closed or self.blocked:
             return 0   # blocked: WRITABLE will go on
         return self._write_out()
@@ -767,9 +768,10 @@ cdef class Channel:
                 left = self.out.size - self.out.start
                 if left == 0:
                     break
-                count = self.transport.send(self.out.data + self.out.start, left)
+                count = self.transport.send(self.out.data + self.out.start, left, self.more)
                 if count > 0:
                     self.out.start += count
+                    self.corked = self.more
             else:
                 number = 0
                 if self.out.start < self.out.size:
@@ -786,6 +788,7 @@ cdef class Channel:
                     number += 1
                 count = self.transport.send_vector(pieces, number)
                 if count > 0:
+                    self.corked = False
                     left = count - <Py_ssize_t>(self.out.size - self.out.start)
                     if left < 0:
                         self.out.start += count
@@ -809,6 +812,9 @@ cdef class Channel:
                     self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
                 return 0
             return self.lost()
+        if self.corked and not self.more:
+            self.corked = False
+            self.transport.push()   # the last bytes were sent as if more would follow, and nothing did
         self.reactor.give_buffer(&self.out)
         if self.after.data != NULL:
             free_buffer(&self.after)
