@@ -24,8 +24,9 @@ def new_key() -> str:
 class Probe:
     """A started server with one of the probe applications behind it."""
 
-    def __init__(self, server: ServerProcess, address: Address | None = None) -> None:
+    def __init__(self, server: ServerProcess, address: Address | None = None, interface: str = "") -> None:
         self.server = server
+        self.interface = interface  # "asgi" or "wsgi", for tests that run on both and must know
         self.address: Address = (server.host, server.port) if address is None else address
 
     def connect(self, *, receive_buffer: int | None = None) -> Wire:

@@ -602,6 +602,23 @@ async def wait_at_gate(exchange: Exchange) -> None:
 
 
 @scenario
+async def wait_for_file(exchange: Exchange) -> None:
+    """A gate that opens without a request: the file appears."""
+    exchange.note("waiting")
+    while not os.path.exists(exchange.argument("file")):
+        await asyncio.sleep(0.005)
+    await exchange.answer("finished")
+
+
+@scenario
+async def never_end(exchange: Exchange) -> None:
+    """A stream that does not listen to anybody."""
+    await exchange.start()
+    await exchange.body(b"begun", more_body=True)
+    await asyncio.Event().wait()
+
+
+@scenario
 async def stream_until_disconnect(exchange: Exchange) -> None:
     """An event stream: one piece, then nothing but listening for the end."""
     await exchange.start(200, [(b"content-type", b"text/event-stream")])

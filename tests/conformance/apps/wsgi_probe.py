@@ -7,6 +7,7 @@ Knows PEP 3333 only: no framework stands between the server and what is noted.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections import defaultdict
@@ -25,6 +26,7 @@ inside = 0  # application calls running now
 most_inside = 0  # the most there have ever been at once
 inside_lock = threading.Lock()
 
+PLAIN_TEXT = [("Content-Type", "text/plain")]
 GATE_DEADLINE = 30.0  # seconds; reached only when a test has already failed
 
 
@@ -350,7 +352,7 @@ def replace_start(exchange: Exchange) -> Iterable[bytes]:
     try:
         raise ValueError("something went wrong")
     except ValueError:
-        exchange.start_response("503 Sorry", [("X-Second", "yes")], sys.exc_info())
+        exchange.start_response("503 Sorry", [*PLAIN_TEXT, ("X-Second", "yes")], sys.exc_info())
     return [b"sorry"]
 
 
@@ -361,7 +363,7 @@ def replace_start_in_iteration(exchange: Exchange) -> Iterable[bytes]:
     try:
         raise ValueError("something went wrong")
     except ValueError:
-        exchange.start_response("503 Sorry", [("X-Second", "yes")], sys.exc_info())
+        exchange.start_response("503 Sorry", [*PLAIN_TEXT, ("X-Second", "yes")], sys.exc_info())
     yield b"sorry"
 
 
@@ -387,7 +389,7 @@ def first_start_with_exc_info(exchange: Exchange) -> Iterable[bytes]:
     try:
         raise ValueError("something went wrong")
     except ValueError:
-        exchange.start_response("503 Sorry", [("X-Second", "yes")], sys.exc_info())
+        exchange.start_response("503 Sorry", [*PLAIN_TEXT, ("X-Second", "yes")], sys.exc_info())
     return [b"sorry"]
 
 
@@ -725,6 +727,15 @@ def wait_at_gate(exchange: Exchange) -> Iterable[bytes]:
     exchange.note("waiting")
     exchange.wait_at_gate()
     return exchange.answer("opened")
+
+
+@scenario
+def wait_for_file(exchange: Exchange) -> Iterable[bytes]:
+    """A gate that opens without a request: the file appears."""
+    exchange.note("waiting")
+    while not os.path.exists(exchange.argument("file")):
+        threading.Event().wait(0.005)
+    return exchange.answer("finished")
 
 
 @scenario
