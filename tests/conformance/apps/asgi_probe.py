@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import os
 import tempfile
 from collections import defaultdict
@@ -151,7 +152,7 @@ async def show_exact_types(exchange: Exchange) -> None:
 async def spoil_scope(exchange: Exchange) -> None:
     """Change everything that could be shared with the next request."""
     scope = exchange.scope
-    seen = repr(scope)
+    seen = copy.deepcopy(scope)
     scope["asgi"]["spoiled"] = True
     scope.setdefault("extensions", {})["spoiled"] = {}
     for value in list(scope["extensions"].values()):
