@@ -52,6 +52,7 @@ settings.configure(
     STATIC_URL="static/",
     LOGGING={
         "version": 1,
+        "disable_existing_loggers": False,
         "handlers": {"stderr": {"class": "logging.StreamHandler"}},
         "loggers": {"django.request": {"handlers": ["stderr"], "level": "ERROR", "propagate": False}},
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import threading
 from collections.abc import AsyncIterator
@@ -126,4 +127,5 @@ async def wait_for_disconnect(request: Request) -> str:
 
 @app.get("/events")
 async def show_events() -> list[str]:
+    gc.collect()  # an abandoned async generator ends when it is collected, and not before
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,6 +102,7 @@ async def error(request: Request) -> Response:
 
 
 async def show_events(request: Request) -> Response:
+    gc.collect()  # an abandoned async generator ends when it is collected, and not before
     return JSONResponse(events)
 
 
