@@ -303,16 +303,6 @@ def test_client_that_left_is_not_an_error_of_the_app(start_wsgi: StartProbe, key
     assert probe.server.stderr_text().count("Traceback") == 1
 
 
-def test_system_exit_in_a_view_is_not_swallowed(start_wsgi: StartProbe) -> None:
-    """The client sees a 500 or a break, and the process ends as the view asked."""
-    probe = start_wsgi()
-    with probe.connect() as wire:
-        wire.send(probe.request("exit_in_view"))
-        data = wire.read_rest()
-    assert not data or data.startswith(b"HTTP/1.1 500")
-    assert probe.server.wait() == 7
-
-
 def test_half_closed_client_gets_its_answer(threaded_wsgi: Probe, key: str) -> None:
     probe = threaded_wsgi
     with probe.connect() as wire:
