@@ -163,9 +163,7 @@ def test_response_with_trailers_ends_only_with_the_last_of_them(asgi: Probe, key
 
 
 @pytest.mark.parametrize("headers", [[], [("TE", "gzip")], [("TE", "trailers;q=0")]])
-def test_trailers_are_dropped_for_a_client_that_did_not_ask(
-    asgi: Probe, key: str, headers: list[tuple[str, str]]
-) -> None:
+def test_trailers_are_dropped_for_a_client_that_did_not_ask(asgi: Probe, key: str, headers: list[tuple[str, str]]) -> None:
     with asgi.connect() as wire:
         wire.send(asgi.request("trailers", key, headers=headers))
         response = wire.read_response()

@@ -57,7 +57,7 @@ def test_chunked_body_is_delivered_without_its_framing(asgi: Probe) -> None:
     with asgi.connect() as wire:
         wire.send(head + chunked(b"one", b"two" * 1000, b"\r\n0\r\n\r\n"))
         assert wire.read_response().body == b"one" + b"two" * 1000 + b"\r\n0\r\n\r\n"
-        wire.send(head + b"3;ext=\"a;b\"\r\nabc\r\n000A;x\r\n0123456789\r\n00\r\n\r\n")
+        wire.send(head + b'3;ext="a;b"\r\nabc\r\n000A;x\r\n0123456789\r\n00\r\n\r\n')
         assert wire.read_response().body == b"abc0123456789"
 
 
@@ -95,9 +95,7 @@ def test_client_that_leaves_is_told_as_disconnect(asgi: Probe, key: str, how: st
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_client_that_leaves_inside_the_body_is_told_as_disconnect_not_as_its_end(
-    asgi: Probe, key: str, how: str
-) -> None:
+def test_client_that_leaves_inside_the_body_is_told_as_disconnect_not_as_its_end(asgi: Probe, key: str, how: str) -> None:
     wire = asgi.connect()
     wire.send(asgi.request("read_until_disconnect", key, method="POST", headers=[("Content-Length", "10")]) + b"abc")
     asgi.wait_for_notes(key, 1)
@@ -274,5 +272,3 @@ def test_unread_small_body_does_not_become_the_next_request(asgi: Probe) -> None
             wire.expect_end()
         else:
             assert wire.read_response().body == b"b"
-
-

@@ -110,9 +110,7 @@ def test_path_that_is_not_utf8_or_not_ascii_does_no_harm(asgi: Probe, target: by
         ("/??", "/", b"?"),
     ],
 )
-def test_query_string_is_everything_after_the_first_question_mark(
-    asgi: Probe, target: str, path: str, query: bytes
-) -> None:
+def test_query_string_is_everything_after_the_first_question_mark(asgi: Probe, target: str, path: str, query: bytes) -> None:
     scope = scope_of(asgi, request(target=target))
     assert scope["path"] == path
     assert scope["query_string"] == query

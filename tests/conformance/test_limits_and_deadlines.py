@@ -53,9 +53,11 @@ def plain(request: pytest.FixtureRequest) -> Iterator[Probe]:
 def drip(wire: Wire, data: bytes) -> int:
     """Send byte by byte at a steady pace until the server answers or closes; how many bytes it took."""
     wire.socket.settimeout(PACE)
-    for count, byte in enumerate(data, 1):
+    sent = 0
+    for byte in data:
         if not wire.send_what_is_taken(bytes([byte])):
             break
+        sent += 1
         try:
             if wire.socket.recv(1, socket.MSG_PEEK) is not None:
                 break
@@ -64,7 +66,7 @@ def drip(wire: Wire, data: bytes) -> int:
         except ConnectionResetError:
             break
     wire.socket.settimeout(30)
-    return count
+    return sent
 
 
 def wait_quietly(wire: Wire, seconds: float) -> None:

@@ -95,9 +95,7 @@ def test_connection_close_of_the_app_is_honoured(wsgi: Probe) -> None:
 def test_more_than_content_length_never_leaves(wsgi: Probe, key: str, parts: str, shape: str) -> None:
     with wsgi.connect() as wire:
         close = [("Connection", "close")]
-        wire.send(
-            wsgi.request("send_response", key, parts=parts, field="Content-Length=5", headers=close, **{"as": shape})
-        )
+        wire.send(wsgi.request("send_response", key, parts=parts, field="Content-Length=5", headers=close, **{"as": shape}))
         head = wire.read_head()
         rest = wire.read_rest()
     assert b"6" not in rest
@@ -360,9 +358,7 @@ def test_file_wrapper_starts_at_the_current_offset_and_obeys_content_length(
 
 
 @pytest.mark.parametrize("buffering", ["-1", "0"])
-def test_file_wrapper_does_not_trust_the_descriptor_of_a_buffered_file(
-    wsgi: Probe, small_file: Path, buffering: str
-) -> None:
+def test_file_wrapper_does_not_trust_the_descriptor_of_a_buffered_file(wsgi: Probe, small_file: Path, buffering: str) -> None:
     """A buffered reader's descriptor stands further on than the file object: the object's position counts."""
     response = wsgi.ask("send_real_file", file=str(small_file), preread="2", buffering=buffering)
     assert response.body == b"cdefghij"
@@ -415,5 +411,3 @@ def test_file_is_closed_when_the_client_leaves(threaded_wsgi: Probe, tmp_path: P
     wire.read_head()
     wire.reset()
     assert probe.wait_for_notes(key) == ["closed"]
-
-

@@ -76,7 +76,7 @@ def test_admin_is_used_through_its_forms(site: Site) -> None:
         assert client.post("/admin/auth/group/add/", data=form).status_code == 302
         listed = client.get("/admin/auth/group/")
         assert "was added successfully" in listed.text
-        number = re.findall(r'/admin/auth/group/(\d+)/change/', listed.text)[0]
+        number = re.findall(r"/admin/auth/group/(\d+)/change/", listed.text)[0]
         page = client.get(f"/admin/auth/group/{number}/delete/")
         form = {"post": "yes", "csrfmiddlewaretoken": token_in(page)}
         assert client.post(f"/admin/auth/group/{number}/delete/", data=form).status_code == 302

@@ -106,9 +106,7 @@ def test_many_clients_at_once(site: Site) -> None:
 
 
 def test_httptools_parser_serves_it_too(large_file: Path) -> None:
-    with serving(
-        "flask_site:app", "--interface", "wsgi", "--http", "httptools", env={"FLASK_FILE": str(large_file)}
-    ) as site:
+    with serving("flask_site:app", "--interface", "wsgi", "--http", "httptools", env={"FLASK_FILE": str(large_file)}) as site:
         assert site.client.get("/", params={"a": "b"}).json()["query"] == {"a": "b"}
         content = os.urandom(500_000)
         assert site.client.post("/body", content=content).content == content

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
 from support.process import ServerProcess
 from support.wire import Wire
 

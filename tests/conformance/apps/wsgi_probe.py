@@ -611,7 +611,7 @@ def exit_in_view(exchange: Exchange) -> Iterable[bytes]:
 @scenario
 def send_file(exchange: Exchange) -> Iterable[bytes]:
     """X-File through wsgi.file_wrapper, from X-Offset, with X-Length as Content-Length when given."""
-    file = open(exchange.argument("file"), "rb")
+    file = open(exchange.argument("file"), "rb")  # noqa: SIM115 - the server closes it
     file.seek(int(exchange.argument("offset", "0")))
     length = exchange.argument("length")
     exchange.start("200 OK", *([("Content-Length", length)] if length else []))
@@ -621,7 +621,7 @@ def send_file(exchange: Exchange) -> Iterable[bytes]:
 @scenario
 def send_real_file(exchange: Exchange) -> Iterable[bytes]:
     """The same with the plain file object, as applications give it."""
-    file = open(exchange.argument("file"), "rb", buffering=int(exchange.argument("buffering", "-1")))
+    file = open(exchange.argument("file"), "rb", buffering=int(exchange.argument("buffering", "-1")))  # noqa: SIM115 - the server closes it
     file.seek(int(exchange.argument("offset", "0")))
     if exchange.argument("preread"):
         file.read(int(exchange.argument("preread")))  # the buffered file has read further ahead than this
@@ -658,7 +658,7 @@ def send_bytesio(exchange: Exchange) -> Iterable[bytes]:
 @scenario
 def wrap_file_wrapper(exchange: Exchange) -> Iterable[bytes]:
     """Middleware that changes each block: sendfile would send the wrong bytes."""
-    file = open(exchange.argument("file"), "rb")
+    file = open(exchange.argument("file"), "rb")  # noqa: SIM115 - the server closes it
     exchange.start()
     wrapper = exchange.environ["wsgi.file_wrapper"](file, 4)
     return (block.upper() for block in wrapper)
@@ -713,9 +713,7 @@ def early_hints(exchange: Exchange) -> Iterable[bytes]:
 
 @scenario
 def evil_early_hints(exchange: Exchange) -> Iterable[bytes]:
-    exchange.note_failure_of(
-        lambda: exchange.environ["wsgi.early_hints"]([("Link", "</a>\r\nX-Evil: 1")])
-    )
+    exchange.note_failure_of(lambda: exchange.environ["wsgi.early_hints"]([("Link", "</a>\r\nX-Evil: 1")]))
     return exchange.answer("ok")
 
 
