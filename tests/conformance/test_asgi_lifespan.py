@@ -149,5 +149,6 @@ def test_shutdown_comes_after_the_last_connection(lifespan: Lifespan) -> None:
         assert wire.read_chunk() == b"begun "
         server.send_signal(signal.SIGTERM)
         assert (wire.read_chunk(), wire.read_chunk()) == (b"done", b"")
+        wire.close()
         assert server.wait() == 0
     assert lifespan.lines()[-4:] == ["request /slow", "told", "response done", "lifespan.shutdown"]
