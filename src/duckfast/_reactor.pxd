@@ -210,7 +210,7 @@ cdef class Reactor:
     cdef readonly bint deadline_moved # an earlier deadline than promised was set
     cdef int64_t accept_again         # accepting pauses until then (no descriptors left); 0: it does not
     cdef int64_t complained           # when the pause was last logged
-    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, half_close_timers, write_timers
+    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, parting_timers, half_close_timers, write_timers
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
 

@@ -11,6 +11,7 @@ import dataclasses
 import gc
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from .exceptions import ConfigError, DuckfastError, ImportFailure
 from .log import log
 from .signals import StopSignals
 
+MOST_DESCRIPTORS = 1 << 16  # where the system sets no bound; nginx and Go raise theirs as well
 SIGNAL_EXIT_BASE = 128  # a shell's code for "ended by signal N" is 128 + N
 
 
@@ -79,6 +81,7 @@ class Server:
 
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
         app, config = load(self.config)
+        raise_descriptor_limit()
         sockets.listen_all(listeners, config.backlog)
         listening = [listener.socket for listener in listeners]
 
@@ -137,6 +140,15 @@ def choose_loop(loop: str) -> str:
     if loop == "uvloop" and not installed:
         raise ConfigError("uvloop is not installed; `pip install uvloop`, or --loop asyncio")
     return loop
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many file descriptors as this process may have: each connection needs one, and many systems start with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # refused by the system: then it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def count_leftovers() -> None:

@@ -119,3 +119,19 @@ def test_idle_connections_cost_little_memory() -> None:
         for client in clients:
             client.close()
         assert grown / number <= 1536 + 256  # bytes; the promise is 1.5 KiB at ten thousand, here the heap's own steps weigh more
+
+
+def test_keep_alive_of_zero_closes_after_every_response() -> None:
+    with views("--threads", "1", "--timeout-keep-alive", "0") as server, connect(server) as client:
+        client.sendall(REQUEST)
+        assert read_answer(client).headers["connection"] == "close"
+        assert client.recv(1) == b""
+
+
+def test_a_stop_does_not_wait_for_idle_clients_that_keep_their_side_open() -> None:
+    with views("--timeout-drain", "1h") as server, connect(server) as client:
+        client.sendall(REQUEST)
+        assert read_answer(client).status == 200
+        server.send_signal(signal.SIGTERM)
+        assert client.recv(1) == b""
+        assert server.wait() == 0  # although nobody has closed this socket
