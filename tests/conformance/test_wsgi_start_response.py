@@ -60,6 +60,17 @@ def test_bad_start_that_the_app_does_not_catch_is_a_500(wsgi: Probe, case: str) 
     assert b"evil" not in response.body.lower() and b"Traceback" not in response.body
 
 
+@pytest.mark.parametrize("name", ["Transfer-Encoding", "Keep-Alive", "Upgrade", "TE"])
+def test_hop_by_hop_fields_of_the_app_never_reach_the_wire(wsgi: Probe, name: str) -> None:
+    """They are the server's to say; the app's would frame the body twice or promise what nobody keeps."""
+    with wsgi.connect() as wire:
+        wire.send(wsgi.request("bad_start", case=f"hop-by-hop {name}"))
+        response = wire.read_response()
+        assert (response.status, response.framing, response.all(name)) == (200, "length", [])
+        wire.send(wsgi.request("echo", method="POST", body=b"next"))
+        assert wire.read_response().body == b"next"
+
+
 def test_second_start_without_exc_info_is_an_assertion_error(wsgi: Probe, key: str) -> None:
     response = wsgi.ask("start_twice", key)
     assert (response.status, response.body) == (200, b"first")
