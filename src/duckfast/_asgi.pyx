@@ -76,6 +76,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef size_t HIGH_WATER = 64 * 1024   # bytes of body that wait for receive() before reading stops; asyncio streams 64 K
 cdef int MOST_RETIRED = 64           # finished tasks kept for reuse: as many as requests usually run at a time
+cdef size_t GATHER = 12 * 1024       # bytes of small pieces that leave together; more is sent at once
 cdef int MOST_BACKGROUND = 16        # applications of one connection that go on after their responses; then the next waits
 
 cdef object _logger = logging.getLogger("duckfast")
@@ -430,6 +431,7 @@ cdef class ASGIService(Service):
             self._retired = []
         self._context = contextvars.copy_context()
         self._backlogs = {}
+        self._unflushed = []
 
     def attach(self, Reactor reactor not None, Desk desk not None) -> None:
         """Lets the loop drive the reactor."""
@@ -448,7 +450,13 @@ cdef class ASGIService(Service):
     @cython.binding(False)
     def tick(self):
         """Handles everything that is ready."""
-        self.reactor.tick(self._desk)
+        self._ticking = True
+        try:
+            self.reactor.tick(self._desk)
+        finally:
+            self._ticking = False
+        if len(self._unflushed) != 0:
+            self.flush_all()
         if self.reactor.deadline_moved:
             self.set_timer()
 
@@ -458,6 +466,28 @@ cdef class ASGIService(Service):
         self._timer = None
         self.reactor.tick(self._desk)
         self.set_timer()
+
+    cdef int flush_later(self, Channel channel) except -1:
+        """Small pieces of a body leave together, at the latest when the application has given the loop its turn."""
+        if channel.flush_due:
+            return 0
+        channel.flush_due = True
+        self._unflushed.append(channel)
+        if not self._ticking and not self._flush_called:
+            self._flush_called = True
+            self._loop.call_soon(self.flush_all, context=self._context)
+        return 0
+
+    @cython.binding(False)
+    def flush_all(self):
+        """Sends what flush_later() put off."""
+        cdef Channel channel
+        cdef list unflushed = self._unflushed
+        self._flush_called = False
+        self._unflushed = []
+        for channel in unflushed:
+            if channel.flush_due:   # it may have been flushed with the end of its response
+                channel.flush()
 
     cdef int set_timer(self) except -1:
         if self._timer is not None:
@@ -776,7 +806,12 @@ cdef class ASGIExchange(Exchange):
             if sent == SENT_TOO_LONG:
                 channel.flush()
                 raise ApplicationError("the response is longer than its Content-Length: what is over was not sent")
-        return self._flush() if more_body else self._end_body()
+        if not more_body:
+            return self._end_body()
+        if channel.tail is None and not channel.unsent() and channel.out.size < GATHER:
+            self.service.flush_later(channel)
+            return READY
+        return self._flush()
 
     cdef int _open_body(self, str kind, int64_t size, bint more_body) except -1:
         """The head is final now: the first piece of body is here, `size` bytes."""

@@ -344,6 +344,9 @@ cdef class HTTP1Connection:
         self.framing = SEND_NOTHING
         if head.status == 204:
             length = -1  # RFC 9110 8.6: no Content-Length either
+        elif head.status == 205:
+            length = 0  # RFC 9110 15.3.6: no content, and said so
+            self.framing = SEND_LENGTH
         elif head.status == 304:
             length = head.content_length  # RFC 9110 8.6: that of the 200 it stands for, which only the app knows
         elif self.head_request:

@@ -10,6 +10,7 @@ cdef class Crew:
     cdef void* _state               # the C side: what is read and written without the GIL
     cdef readonly int limit         # threads at most
     cdef readonly int threads       # threads now
+    cdef bint watched               # somebody is awake while the leader is in the app
     cdef bint stopping
     cdef bint finished
     cdef int64_t deadline           # of the graceful stop
@@ -20,6 +21,7 @@ cdef class Crew:
 
     cdef int enter_app(self, Desk desk) except -1     # around every stretch of app code
     cdef bint leave_app(self, Desk desk) except -1    # whether the call was a long one
+    cdef bint may_hold_back(self, Desk desk, int fd) noexcept   # what is sent to fd now: the watch pushes it if the app is slow to go on
     cdef int give_up(self, object failure) except -1  # the app wants the process to end
     cdef int _lead(self, Desk desk) except -1
     cdef int _keep_up(self, Desk desk) except -1

@@ -17,9 +17,12 @@ from duckfast._reactor cimport Channel
 cdef extern from *:
     """
     #include <errno.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <pthread.h>
     #include <stdint.h>
     #include <stdlib.h>
+    #include <sys/socket.h>
     #include <time.h>
 
     #define DF_WATCH 400000            /* ns between two looks of the watch while there is traffic */
@@ -40,6 +43,7 @@ cdef extern from *:
         int idle;                      /* followers */
         int stop;
         uint64_t seen;                 /* sequence at which the last watch found the leader stuck */
+        int push_fd;                   /* the leader's call left bytes held back in this socket; -1: in none */
     } df_crew;
 
     static int64_t df_crew_now(void) {
@@ -50,6 +54,7 @@ cdef extern from *:
     static df_crew *df_crew_new(void) {
         df_crew *crew = calloc(1, sizeof *crew);
         if (!crew) return NULL;
+        crew->push_fd = -1;
         pthread_mutex_init(&crew->lock, NULL);
     #ifdef __linux__
         pthread_condattr_t attributes;
@@ -84,6 +89,12 @@ cdef extern from *:
         return pthread_cond_timedwait(condition, lock, &until);
     }
 
+    static void df_push_held(df_crew *crew) {
+        int fd = __atomic_load_n(&crew->push_fd, __ATOMIC_ACQUIRE), on = 1;
+        /* Setting the option flushes what MSG_MORE held back (tcp(7)). The call may end meanwhile: then this does nothing. */
+        if (fd >= 0) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+
     /* ---- a follower, without the GIL ---- */
     static int df_watch_leader(df_crew *crew) {
         int quiet = 0;
@@ -103,6 +114,7 @@ cdef extern from *:
             if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) != before) { quiet = 0; continue; }
             if (__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)) {
                 crew->seen = before;
+                df_push_held(crew);
                 return DF_STUCK;
             }
             quiet++;
@@ -133,6 +145,15 @@ cdef extern from *:
         return result;
     }
 
+    /* The watch of a crew of one: it never takes over, it only sends what a slow call holds back. */
+    static void df_only_push(df_crew *crew) {
+        pthread_mutex_lock(&crew->lock);
+        crew->watching = 1;
+        while (!crew->stop) df_watch_leader(crew);
+        crew->watching = 0;
+        pthread_mutex_unlock(&crew->lock);
+    }
+
     /* ---- the leader, with the GIL ---- */
     static void df_rouse(df_crew *crew) {
         pthread_mutex_lock(&crew->lock);
@@ -144,7 +165,11 @@ cdef extern from *:
         __atomic_store_n(&crew->in_app, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&crew->asleep, __ATOMIC_SEQ_CST)) df_rouse(crew);
     }
-    static void df_leave(df_crew *crew) { __atomic_store_n(&crew->in_app, 0, __ATOMIC_RELEASE); }
+    static void df_leave(df_crew *crew) {
+        __atomic_store_n(&crew->push_fd, -1, __ATOMIC_RELEASE);
+        __atomic_store_n(&crew->in_app, 0, __ATOMIC_RELEASE);
+    }
+    static void df_hold_back(df_crew *crew, int fd) { __atomic_store_n(&crew->push_fd, fd, __ATOMIC_RELEASE); }
     static int df_still_stuck(df_crew *crew) {
         return __atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST) && crew->sequence == crew->seen;
     }
@@ -182,8 +207,11 @@ cdef extern from *:
     df_crew* df_crew_new() nogil
     void df_crew_free(df_crew* crew) nogil
     int df_follow(df_crew* crew) nogil
+    void df_only_push(df_crew* crew) nogil
     void df_enter(df_crew* crew) nogil
     void df_leave(df_crew* crew) nogil
+    void df_hold_back(df_crew* crew, int fd) nogil
+    void df_push_held(df_crew* crew) nogil
     int df_still_stuck(df_crew* crew) nogil
     void df_vacate(df_crew* crew) nogil
     int df_reclaim(df_crew* crew) nogil
@@ -243,6 +271,7 @@ cdef class Crew:
                     role = df_follow(state)
                 if role == DF_STUCK and df_still_stuck(state):
                     self.blocked += (1 - self.blocked) * LEARN
+                    df_push_held(state)   # once more: from here on the old leader's blocks leave one by one
                     df_leave(state)
                     self.leader = None   # taken at the top of the loop
                 elif role == DF_RETIRE or role == DF_STOP:
@@ -251,6 +280,13 @@ cdef class Crew:
             self.threads -= 1
             if self.leader is desk:
                 self.leader = None
+
+    def watch(self) -> None:
+        """The life of a thread that never runs the app, for a crew of one: it sends what a slow call holds back."""
+        self.watched = True
+        with nogil:
+            df_only_push(<df_crew*>self._state)
+        self.watched = False
 
     def stop(self, double seconds) -> None:
         """Begins the drain; connections that are left after `seconds` are reset. From any thread or signal handler."""
@@ -287,6 +323,7 @@ cdef class Crew:
             return 0
         if not reactor.stopping:
             reactor.drain(desk)
+            self._drained()
         if reactor.open_connections == 0 or now() >= self.deadline:
             reactor.abort()
             self.finish()
@@ -318,7 +355,11 @@ cdef class Crew:
 
     cdef int enter_app(self, Desk desk) except -1:
         cdef df_crew* state = <df_crew*>self._state
-        if self.leader is not desk or self.limit == 1:
+        if self.leader is not desk:
+            return 0
+        if self.limit == 1:
+            if self.watched:
+                df_enter(state)
             return 0
         if self.blocked > FORGOTTEN:
             desk.entered = df_crew_now()
@@ -341,6 +382,13 @@ cdef class Crew:
             desk.entered = 0
             self.blocked += (long_call - self.blocked) * LEARN
         return long_call
+
+    cdef bint may_hold_back(self, Desk desk, int fd) noexcept:
+        # Only while somebody watches this call: nobody does when the leadership has gone, or when there is one thread.
+        if self.leader is not desk or not self.watched and self.threads == 1:
+            return False
+        df_hold_back(<df_crew*>self._state, fd)
+        return True
 
     cdef int give_up(self, object failure) except -1:
         self.failure = failure

@@ -19,6 +19,7 @@ cdef class Limits:
     cdef readonly int64_t head_time
     cdef readonly int64_t body_time
     cdef readonly int64_t keep_alive_time
+    cdef readonly bint keep_alive      # False: every response is the last of its connection
     cdef readonly int64_t write_time
     cdef readonly int64_t drain_time
     cdef readonly int64_t graceful_time

@@ -18,7 +18,7 @@ cdef int64_t _bound(object number) except? -2:
 cdef class Limits:
     """The bounds of one listener's connections.
 
-    Sizes are bytes, times are seconds (kept as nanoseconds), None means no limit. The defaults are those of the
+    Sizes are bytes, times are seconds (kept as nanoseconds), None means no limit; a keep-alive time of 0 means no keep-alive. The defaults are those of the
     settings table; every one names its precedent there.
     """
 
@@ -40,6 +40,7 @@ cdef class Limits:
         self.head_time = _nanoseconds(head_time)
         self.body_time = _nanoseconds(body_time)
         self.keep_alive_time = _nanoseconds(keep_alive_time)
+        self.keep_alive = keep_alive_time is None or self.keep_alive_time > 0
         self.write_time = _nanoseconds(write_time)
         self.drain_time = _nanoseconds(drain_time)
         self.graceful_time = _nanoseconds(graceful_time)

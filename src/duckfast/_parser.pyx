@@ -168,6 +168,7 @@ cdef inline Parsed _split_target(Head* head, const char* question, bint escaped,
     head.authority.data = NULL
     head.authority.size = 0
     head.https = False
+    # One letter tells that it is not CONNECT; the few other methods with a C go the long way round.
     if rarely_(head.target.size == 0 or head.target.data[0] != c"/" or head.method.data[0] == c"C"):
         return _split_other_target(head, question, progress)
     head.path_escaped = escaped
@@ -609,7 +610,8 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
     cdef Field* field
     cdef int hosts = 0
     cdef int codings = 0
-    cdef int expectations = 0
+    cdef bint expects = False
+    cdef bint unmet = False
     cdef int options = 0
     cdef bint websocket = False
 
@@ -645,7 +647,8 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
         elif field.name_id == NAME_UPGRADE:
             websocket = websocket or has_token(field.value.data, field.value.size, b"websocket", 9)
         elif field.name_id == NAME_EXPECT:
-            expectations += 1 if _same(field.value.data, field.value.size, b"100-continue", 12) else 1000
+            expects = True
+            unmet = unmet or not _same(field.value.data, field.value.size, b"100-continue", 12)
         elif field.name_id == NAME_TE:
             head.te_trailers = head.te_trailers or has_token(field.value.data, field.value.size, b"trailers", 8)
 
@@ -667,8 +670,8 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
         return _refuse(progress, 400, b"Host is not host or host:port")
 
     head.keep_alive = not options & OPTION_CLOSE and (head.minor == 1 or options & OPTION_KEEP_ALIVE)
-    if rarely_(expectations > 0 and head.minor == 1):
-        if expectations >= 1000:
+    if rarely_(expects and head.minor == 1):
+        if unmet:
             return _refuse(progress, 417, b"the only expectation met here is 100-continue")
         # RFC 9110 10.1.1: without content there is nothing to continue with.
         head.expect_continue = head.chunked or head.content_length > 0

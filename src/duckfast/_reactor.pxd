@@ -74,6 +74,9 @@ cdef class Channel:
     cdef bint peer_finished           # the peer has sent its last byte
     cdef uint8_t deadline             # which list read_timer is in: a Deadline of _reactor.pyx
     cdef bint blocked                 # the kernel did not take all: write_timer runs, drained() is owed
+    cdef bint more                    # the next flush() may be held back by the kernel: more follows soon, or somebody pushes
+    cdef bint corked                  # it was
+    cdef bint flush_due               # for the service: a flush() has been promised
     cdef bint lingering               # the last response is out: what still comes is thrown away
     cdef uint8_t family               # AF_INET, AF_INET6, AF_UNIX
     cdef uint8_t address[16]
@@ -207,7 +210,7 @@ cdef class Reactor:
     cdef readonly bint deadline_moved # an earlier deadline than promised was set
     cdef int64_t accept_again         # accepting pauses until then (no descriptors left); 0: it does not
     cdef int64_t complained           # when the pause was last logged
-    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, half_close_timers, write_timers
+    cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, parting_timers, half_close_timers, write_timers
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
 

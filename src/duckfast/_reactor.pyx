@@ -63,6 +63,7 @@ cdef int OVERTAKES = 64                 # quick requests that may go before one 
 cdef uint64_t BODY_PROGRESS = 4096      # bytes that must have come before the body deadline is set anew (else 1 byte would do)
 cdef int64_t SECOND = 1_000_000_000
 cdef int64_t HALF_CLOSE_GRACE = 3 * SECOND    # after a FIN; gunicorn's disconnect grace period is 3 s too
+cdef int64_t PARTING_TIME = SECOND            # a stop waits so long for clients to notice that their connection has ended
 cdef int64_t ACCEPT_PAUSE = SECOND // 2       # without descriptors; nginx accept_mutex_delay 500 ms
 cdef int64_t COMPLAIN_EVERY = 10 * SECOND
 cdef int CLIENT_GONE = 499                    # in the access log: the client left before there was a status; nginx's number
@@ -75,6 +76,7 @@ cdef enum Deadline:
     BODY_DEADLINE
     KEEP_ALIVE_DEADLINE
     LINGER_DEADLINE
+    PARTING_DEADLINE
     HALF_CLOSE_DEADLINE
 
 
@@ -339,7 +341,7 @@ cdef class Channel:
         self.request_length = desk.head.content_length
         if reactor.log is not None:
             self._note_request(desk.head)
-        if reactor.stopping:
+        if reactor.stopping or not reactor.limits.keep_alive:
             self.connection.close_after_response()
         exchange = reactor.service.new_exchange(self)
         exchange.channel = self
@@ -449,7 +451,7 @@ cdef class Channel:
         self.lingering = True
         self.readable = True
         self.transport.shutdown()
-        self.reactor.set_deadline(self, LINGER_DEADLINE)
+        self.reactor.set_deadline(self, PARTING_DEADLINE if self.reactor.stopping else LINGER_DEADLINE)
         if not self.busy:
             self.reactor.queue(self)
         return 0
@@ -622,7 +624,7 @@ cdef class Channel:
             self.response.mark += size
         if self.blocked:
             return 0
-        count = self.transport.send(out.data + out.start, place + size - out.start)
+        count = self.transport.send(out.data + out.start, place + size - out.start, False)
         if count > 0:
             self.reactor.counters.bytes_out += count
             out.start += count
@@ -739,6 +741,7 @@ cdef class Channel:
         return self.blocked
 
     cdef int flush(self) except -1:
+        self.flush_due = False
         if self.closed or self.blocked:
             return 0   # blocked: WRITABLE will go on
         return self._write_out()
@@ -767,9 +770,10 @@ cdef class Channel:
                 left = self.out.size - self.out.start
                 if left == 0:
                     break
-                count = self.transport.send(self.out.data + self.out.start, left)
+                count = self.transport.send(self.out.data + self.out.start, left, self.more)
                 if count > 0:
                     self.out.start += count
+                    self.corked = self.more
             else:
                 number = 0
                 if self.out.start < self.out.size:
@@ -786,6 +790,7 @@ cdef class Channel:
                     number += 1
                 count = self.transport.send_vector(pieces, number)
                 if count > 0:
+                    self.corked = False
                     left = count - <Py_ssize_t>(self.out.size - self.out.start)
                     if left < 0:
                         self.out.start += count
@@ -809,6 +814,9 @@ cdef class Channel:
                     self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
                 return 0
             return self.lost()
+        if self.corked and not self.more:
+            self.corked = False
+            self.transport.push()   # the last bytes were sent as if more would follow, and nothing did
         self.reactor.give_buffer(&self.out)
         if self.after.data != NULL:
             free_buffer(&self.after)
@@ -919,6 +927,7 @@ cdef class Reactor:
         init_timers(&self.body_timers, limits.body_time)
         init_timers(&self.keep_alive_timers, limits.keep_alive_time)
         init_timers(&self.linger_timers, limits.drain_time)
+        init_timers(&self.parting_timers, PARTING_TIME)
         init_timers(&self.half_close_timers, HALF_CLOSE_GRACE)
         init_timers(&self.write_timers, limits.write_time)
 
@@ -1078,6 +1087,8 @@ cdef class Reactor:
             return &self.head_timers
         if deadline == BODY_DEADLINE:
             return &self.body_timers
+        if deadline == PARTING_DEADLINE:
+            return &self.parting_timers
         if deadline == HALF_CLOSE_DEADLINE:
             return &self.half_close_timers
         return &self.linger_timers
@@ -1101,14 +1112,15 @@ cdef class Reactor:
         cdef int64_t at = self.accept_again if self.accept_again else INT64_MAX
         cdef TimerList* timers
         cdef int index
-        cdef TimerList* lists[6]
+        cdef TimerList* lists[7]
         lists[0] = &self.head_timers
         lists[1] = &self.body_timers
         lists[2] = &self.keep_alive_timers
         lists[3] = &self.linger_timers
         lists[4] = &self.half_close_timers
         lists[5] = &self.write_timers
-        for index in range(6):
+        lists[6] = &self.parting_timers
+        for index in range(7):
             timers = lists[index]
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
                 at = timers.ends.next.at

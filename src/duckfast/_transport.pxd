@@ -12,7 +12,8 @@ cdef class Transport:
     cdef readonly int fd      # -1 once closed
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil          # 0: the peer has sent its last byte
-    cdef Py_ssize_t send(self, const char* data, size_t size) noexcept nogil
+    cdef Py_ssize_t send(self, const char* data, size_t size, bint more) noexcept nogil   # more: hold back a partial segment
+    cdef void push(self) noexcept nogil         # sends what was held back
     cdef Py_ssize_t send_vector(self, iovec* pieces, int count) noexcept nogil
     cdef Py_ssize_t send_file(self, int source, int64_t offset, size_t size) noexcept nogil   # 0: the file is shorter
     cdef void shutdown(self) noexcept nogil     # no more writes
@@ -20,6 +21,7 @@ cdef class Transport:
     cdef void abort(self) noexcept nogil        # close with a reset: nothing queued is delivered
 
 
+cdef void push(int fd) noexcept nogil     # the same, for who only has the descriptor
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever
 
 # A new connection of a listener, non-blocking: its descriptor or -errno; the peer's address as raw bytes (IPv4-mapped IPv6 as IPv4).

@@ -15,6 +15,7 @@ cdef extern from *:
     #include <sys/types.h>
     #include <sys/uio.h>
     #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <unistd.h>
     #ifdef __linux__
     #include <sys/sendfile.h>
@@ -30,9 +31,12 @@ cdef extern from *:
         DF_RETRY(count, recv(fd, data, size, 0));
         return count < 0 ? -(Py_ssize_t)errno : count;
     }
-    static Py_ssize_t df_send(int fd, const char *data, size_t size) {
+    #ifndef MSG_MORE
+    #define MSG_MORE 0       /* elsewhere every send leaves at once */
+    #endif
+    static Py_ssize_t df_send(int fd, const char *data, size_t size, int more) {
         Py_ssize_t count;
-        DF_RETRY(count, send(fd, data, size, MSG_NOSIGNAL));
+        DF_RETRY(count, send(fd, data, size, more ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL));
         return count < 0 ? -(Py_ssize_t)errno : count;
     }
     static Py_ssize_t df_send_vector(int fd, struct iovec *pieces, int number) {
@@ -56,6 +60,10 @@ cdef extern from *:
         if (result < 0 && length == 0) return -(Py_ssize_t)errno;
         return (Py_ssize_t)length;
     #endif
+    }
+    static void df_push(int fd) {
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);   /* tcp(7): setting it flushes pending output */
     }
     static int df_wait_ready(int fd, int to_write, int64_t nanoseconds) {
         struct pollfd entry;
@@ -123,7 +131,8 @@ cdef extern from *:
     }
     """
     Py_ssize_t df_recv(int fd, char* data, size_t size) noexcept nogil
-    Py_ssize_t df_send(int fd, const char* data, size_t size) noexcept nogil
+    Py_ssize_t df_send(int fd, const char* data, size_t size, bint more) noexcept nogil
+    void df_push(int fd) noexcept nogil
     Py_ssize_t df_send_vector(int fd, iovec* pieces, int number) noexcept nogil
     Py_ssize_t df_send_file(int fd, int source, int64_t offset, size_t size) noexcept nogil
     int df_wait_ready(int fd, int to_write, int64_t nanoseconds) noexcept nogil
@@ -149,8 +158,11 @@ cdef class Transport:
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil:
         return df_recv(self.fd, data, size)
 
-    cdef Py_ssize_t send(self, const char* data, size_t size) noexcept nogil:
-        return df_send(self.fd, data, size)
+    cdef Py_ssize_t send(self, const char* data, size_t size, bint more) noexcept nogil:
+        return df_send(self.fd, data, size, more)
+
+    cdef void push(self) noexcept nogil:
+        df_push(self.fd)
 
     cdef Py_ssize_t send_vector(self, iovec* pieces, int count) noexcept nogil:
         return df_send_vector(self.fd, pieces, count)
@@ -170,6 +182,10 @@ cdef class Transport:
         if self.fd >= 0:
             df_abort(self.fd)
             self.fd = -1
+
+
+cdef void push(int fd) noexcept nogil:
+    df_push(fd)
 
 
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil:

@@ -54,7 +54,7 @@ cdef class WSGIExchange(Exchange):
     cdef int _respond_stream(self, object result) except -1
     cdef bint _respond_file(self, FileWrapper wrapper) except -1
     cdef int _end_head(self, int64_t body_size) except -1
-    cdef bint _send(self, object data) except -1
+    cdef bint _send(self, object data, bint more) except -1
     cdef int _end(self) except -1
     cdef int _fail(self, object error) except -1
 

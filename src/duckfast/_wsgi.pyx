@@ -437,7 +437,7 @@ cdef class WSGIExchange(Exchange):
         """PEP 3333: sends a piece of body before the app returns; on return the kernel has it."""
         if type(data) is not bytes:
             raise ApplicationError(f"write() takes bytes, not {type(data).__name__}")
-        if not self._send(data):
+        if not self._send(data, False):
             if self.overlong:
                 raise ApplicationError("the body is longer than its Content-Length")
             raise ClientDisconnected("the client has left")
@@ -521,7 +521,7 @@ cdef class WSGIExchange(Exchange):
             if length == 1 and not self.head_ended:
                 # PEP 3333: the only block is the whole body.
                 return self._respond_whole(block, PyBytes_GET_SIZE(block))
-            if not self._send(block):
+            if not self._send(block, True):
                 break
         if self.channel is None:
             return 0
@@ -552,8 +552,12 @@ cdef class WSGIExchange(Exchange):
         self._end()
         return True
 
-    cdef bint _send(self, object data) except -1:
-        """A block of body, all the way to the kernel. False: nobody takes it."""
+    cdef bint _send(self, object data, bint more) except -1:
+        """A block of body, all the way to the kernel. False: nobody takes it.
+
+        more: another block follows. The kernel may then gather them: PEP 3333 lets a block leave while the app makes the next
+        one, and if that takes the app longer than the watch's patience, the watch sends what was gathered.
+        """
         cdef Channel channel = self.channel
         if channel is None or self.overlong:
             return False
@@ -561,7 +565,9 @@ cdef class WSGIExchange(Exchange):
             self._end_head(-1)
         if channel.send_body(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == SENT_TOO_LONG:
             self._complain_overlong()
+        channel.more = more and not channel.listener.is_unix and self.service.crew.may_hold_back(self.desk, channel.transport.fd)
         channel.flush()
+        channel.more = False
         if channel.unsent():
             channel.wait_sent()
         return self.channel is not None and not self.overlong

@@ -444,7 +444,11 @@ class Config:
     timeout_request_headers: float = setting(TIMEOUTS, Duration(), 10.0, "Time for a whole request head (else 408).")
     timeout_request_body: float = setting(TIMEOUTS, Duration(), 30.0, "Longest wait for more of a request body.")
     timeout_keep_alive: float = setting(
-        TIMEOUTS, Duration(), 5.0, "Longest an idle connection is kept.", aliases=("--keep-alive",)
+        TIMEOUTS,
+        Duration(zero=True),
+        5.0,
+        "Longest an idle connection is kept; 0: every response closes.",
+        aliases=("--keep-alive",),
     )
     timeout_write: float = setting(TIMEOUTS, Duration(), 60.0, "Longest wait for a client that does not read.")
     timeout_drain: float = setting(

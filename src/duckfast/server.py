@@ -11,9 +11,11 @@ import dataclasses
 import gc
 import importlib.util
 import os
+import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ from .exceptions import ConfigError, DuckfastError, ImportFailure
 from .log import log
 from .signals import StopSignals
 
+MOST_DESCRIPTORS = 1 << 16  # where the system sets no bound; nginx and Go raise theirs as well
 SIGNAL_EXIT_BASE = 128  # a shell's code for "ended by signal N" is 128 + N
 
 
@@ -78,6 +81,7 @@ class Server:
 
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
         app, config = load(self.config)
+        raise_descriptor_limit()
         sockets.listen_all(listeners, config.backlog)
         listening = [listener.socket for listener in listeners]
 
@@ -138,8 +142,19 @@ def choose_loop(loop: str) -> str:
     return loop
 
 
+def raise_descriptor_limit() -> None:
+    """Take as many file descriptors as this process may have: each connection needs one, and many systems start with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # refused by the system: then it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def count_leftovers() -> None:
     """Debug builds only: raise when something the engine made has outlived it."""
+    if any(thread.name.startswith("duckfast-") for thread in threading.enumerate()):
+        return  # the application still holds one of the engine's threads, and with it a connection
     gc.collect()  # an application may have left cycles that hold a receive() or a wsgi.input
     leftovers = {kind: count for kind, count in _debug.alive().items() if count}
     if leftovers:

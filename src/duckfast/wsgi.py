@@ -112,8 +112,7 @@ class ThreadEngine:
                 self._ready()
             if self.threads == 1:
                 # One thread is this one: an app that is not thread-safe may go on using what it made at import.
-                self._crews[0].enlist()
-                self._crews[0].work()
+                self._work_alone(self._crews[0])
             else:
                 self._oversee()
         finally:
@@ -122,6 +121,16 @@ class ThreadEngine:
         for crew in self._crews:
             if crew.failure is not None:
                 raise crew.failure
+
+    def _work_alone(self, crew: Crew) -> None:
+        watch = threading.Thread(target=crew.watch, name="duckfast-watch", daemon=True)
+        watch.start()
+        crew.enlist()
+        try:
+            crew.work()
+        finally:
+            crew.finish()
+            watch.join()
 
     def _oversee(self) -> None:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""

@@ -32,7 +32,8 @@ KNOWN = {
         ("refuses", r"Invalid char in url|Unexpected start char in url|Invalid characters in url"),  # bytes over 0x7f, odd signs
         ("refuses", r"Invalid character in chunk extensions"),  # it interprets them
         # It reads trailers as if they framed something.
-        ("refuses", r"can't be present with|Invalid `Transfer-Encoding`|in Content-Length|Content-Length overflow|Empty (Content|Transfer)"),
+        ("refuses", r"can't be present with|Invalid `Transfer-Encoding`|in Content-Length|Content-Length overflow"),
+        ("refuses", r"Empty Content-Length|Empty Transfer-Encoding"),
         ("refuses", r"Content-Length already present|unexpected content-length"),
         ("refuses", r"Invalid header token|Invalid header value char"),  # in chunk trailers
         ("refuses", r"Data after `Connection: close`"),

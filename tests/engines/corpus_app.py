@@ -28,3 +28,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
+
+
+def fails(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    raise RuntimeError("on purpose")

@@ -174,7 +174,7 @@ def random_splits(raw: bytes, seed: int) -> list[bytes]:
     return pieces
 
 
-def probe(connection: type[HTTP1Connection] = HTTP1Connection, **limits: int | None) -> Probe:
+def probe(connection: type[HTTP1Connection] = HTTP1Connection, /, **limits: int | None) -> Probe:
     return Probe(connection(Limits(**limits), DefaultFields()))  # type: ignore[arg-type]
 
 

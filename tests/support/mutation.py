@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 
 # What parsers disagree about.
 WORDS = (
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b"\0", b" ", b"\t", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xa0", b"\xff", b":", b",",
-    b";", b"=", b'"', b"\\", b"/", b"//", b"?", b"#", b"%", b"%0d%0a", b"@", b"*", b"_", b"-", b"+", b"0", b"0x", b"1", b"00000000",
-    b"9223372036854775807", b"9223372036854775808", b"18446744073709551616", b"7fffffffffffffff", b"ffffffffffffffff",
-    b"0\r\n\r\n", b"5\r\nhello\r\n", b"1;a=b\r\nx\r\n", b"GET / HTTP/1.1\r\n", b"HEAD ", b"POST ", b"CONNECT a:1 ", b"OPTIONS * ",
-    b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", b" HTTP/2.0\r\n", b"http://a", b"https://[::1]:80/", b"Host: a\r\n", b"Host: b:80\r\n",
-    b"Content-Length: 0\r\n", b"Content-Length: 5\r\n", b"content-length:3\r\n", b"Content-Length: 5, 5\r\n",
-    b"Transfer-Encoding: chunked\r\n", b"transfer-encoding: CHUNKED\r\n", b"Transfer-Encoding: identity\r\n", b"chunked", b", chunked",
-    b"Transfer_Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: upgrade\r\n",
-    b"Upgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"TE: trailers\r\n", b"Trailer: X\r\n", b"X: y\r\n", b" folded\r\n", b"X_Y: z\r\n",
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b"\0", b" ", b"\t", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xa0",
+    b"\xff", b":", b",", b";", b"=", b'"', b"\\", b"/", b"//", b"?", b"#", b"%", b"%0d%0a", b"@", b"*", b"_", b"-",
+    b"+", b"0", b"0x", b"1", b"00000000", b"9223372036854775807", b"9223372036854775808", b"18446744073709551616",
+    b"7fffffffffffffff", b"ffffffffffffffff", b"0\r\n\r\n", b"5\r\nhello\r\n", b"1;a=b\r\nx\r\n",
+    b"GET / HTTP/1.1\r\n", b"HEAD ", b"POST ", b"CONNECT a:1 ", b"OPTIONS * ", b" HTTP/1.0\r\n", b" HTTP/1.1\r\n",
+    b" HTTP/2.0\r\n", b"http://a", b"https://[::1]:80/", b"Host: a\r\n", b"Host: b:80\r\n", b"Content-Length: 0\r\n",
+    b"Content-Length: 5\r\n", b"content-length:3\r\n", b"Content-Length: 5, 5\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"transfer-encoding: CHUNKED\r\n", b"Transfer-Encoding: identity\r\n", b"chunked", b", chunked",
+    b"Transfer_Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n",
+    b"Connection: upgrade\r\n", b"Upgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"TE: trailers\r\n",
+    b"Trailer: X\r\n", b"X: y\r\n", b" folded\r\n", b"X_Y: z\r\n",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_10 = b"GET / HTTP/1.0\r\n\r\n"
 GET_10_KEEP_ALIVE = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+LENGTH_2 = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -33,7 +34,7 @@ def requested(raw: bytes = GET) -> Probe:
 
 def events(door: Probe) -> list[str]:
     """The names of the events up to the first that asks for something."""
-    names = []
+    names: list[str] = []
     while not names or names[-1] not in ("need_data", "paused", "failed", "closed"):
         names.append(str(door.poll()[0]))
     return names
@@ -332,6 +333,15 @@ def test_304_keeps_the_length_of_the_application_and_has_no_body() -> None:
     assert door.finish() == (b"", "keep_alive")
 
 
+def test_205_has_length_zero_whatever_the_application_says() -> None:
+    for fields in ([], [(b"Content-Length", b"5")]):
+        door = requested()
+        head = door.start_response(205, fields, body_size=5)
+        assert head == b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n"
+        assert door.send(b"hello") == b""
+        assert door.finish() == (b"", "keep_alive")
+
+
 def test_empty_body_has_length_zero() -> None:
     door = requested()
     assert door.start_response(200, body_size=0) == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -460,8 +470,8 @@ def walk(pieces: list[bytes], eof: bool = False) -> list[str]:
     "pieces, eof, states",
     [
         ([GET], True, ["head", "end", "paused", "head", "closed"]),
-        ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"x", b"y"], False, ["head", "length", "end", "paused", "head"]),
-        ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"x"], True, ["head", "length", "failed"]),
+        ([LENGTH_2, b"x", b"y"], False, ["head", "length", "end", "paused", "head"]),
+        ([LENGTH_2, b"x"], True, ["head", "length", "failed"]),
         ([CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n"], False, ["head", "chunked", "paused", "head"]),
         ([CHUNKED, b"g"], False, ["head", "chunked", "failed"]),
         ([b"G\0"], True, ["head", "failed"]),

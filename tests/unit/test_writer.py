@@ -7,6 +7,7 @@ import string
 from email.utils import formatdate
 
 import pytest
+
 from duckfast._http1 import HTTP1Connection, Probe
 from duckfast._limits import Limits
 from duckfast._writer import DefaultFields, format_date
