@@ -81,6 +81,7 @@ class Server:
 
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
         app, config = load(self.config)
+        log.disabled = False  # logging.config disables every logger it is not told of, and few tell it of their server's
         raise_descriptor_limit()
         sockets.listen_all(listeners, config.backlog)
         listening = [listener.socket for listener in listeners]

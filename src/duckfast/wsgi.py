@@ -99,6 +99,7 @@ class ThreadEngine:
                 self._threads.remove(threading.current_thread())
             if self._running == 0:
                 self._all_done.set()
+                self._stop_requested.set()  # the crew may have ended without us: the app can raise SystemExit
 
     def run(self) -> None:
         """Serves until stop(), then drains. Raises SystemExit or KeyboardInterrupt that the app raised."""
@@ -139,8 +140,6 @@ class ThreadEngine:
         while not self._stop_requested.wait(None if self._heartbeat is None else 1.0):
             if self._heartbeat is not None:
                 self._heartbeat()
-            if self._all_done.is_set():
-                return
         if not self._all_done.wait(self._config.timeout_graceful_shutdown + LAST_GRACE):
             for crew in self._crews:
                 crew.finish()

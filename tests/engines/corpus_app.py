@@ -32,3 +32,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 def fails(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     raise RuntimeError("on purpose")
+
+
+def leaves(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    raise SystemExit(7)

@@ -8,7 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
-from support.client import read_answer, send_request
+import pytest
+from support.client import fetch, read_answer, send_request
 from support.process import ServerProcess
 
 HERE = Path(__file__).parent
@@ -135,3 +136,17 @@ def test_a_stop_does_not_wait_for_idle_clients_that_keep_their_side_open() -> No
         server.send_signal(signal.SIGTERM)
         assert client.recv(1) == b""
         assert server.wait() == 0  # although nobody has closed this socket
+
+
+@pytest.mark.parametrize("threads", ["1", "8"])
+def test_an_app_that_raises_system_exit_ends_the_server_with_its_code(threads: str) -> None:
+    arguments = ["corpus_app:leaves", "--interface", "wsgi", "--threads", threads]
+    with ServerProcess(arguments, cwd=HERE) as server:
+        assert fetch(server.url).status == 500
+        assert server.wait() == 7
+        server.kill()
+
+
+def test_logging_that_the_app_configures_does_not_silence_the_server() -> None:
+    with views() as server:
+        assert "serving views:app" in server.stderr_text()

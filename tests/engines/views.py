@@ -1,7 +1,10 @@
 """A WSGI app for the tests of the engine: quick, blocking and long answers, by path."""
 
+import logging.config
 import threading
 from typing import Any
+
+logging.config.dictConfig({"version": 1})  # as many projects do: it disables all loggers that exist
 
 OPEN = threading.Event()  # /wait answers once somebody has asked for /open
 MEET = threading.Barrier(5)  # /meet answers once five requests are in it
