@@ -52,9 +52,11 @@ test-sanitize: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite
 coverage: .venv-coverage/.installed .venv-coverage/.test-extra ## line coverage of Python and Cython, as text and build/coverage/html
 	.venv-coverage/bin/python $(PIP_INSTALL) coverage
 	rm -f build/coverage/data*
-	# The monitoring core of newer Pythons has no plugins, and without one there are no Cython lines.
+	# The monitoring core of newer Pythons has no plugins, and without one there are no Cython lines. Every traced line takes the
+	# GIL, so the replay of big heads byte by byte, which reaches no line of its own, would take an hour.
 	export PYTHONPATH="$(CURDIR)/tests" COVERAGE_CORE=ctrace; \
-	.venv-coverage/bin/python -m coverage run -m pytest $(TESTS) $(ARGS); status=$$?; \
+	.venv-coverage/bin/python -m coverage run -m pytest --timeout 0 \
+	--deselect tests/unit/test_corpus.py::test_events_do_not_depend_on_how_the_network_cut_the_bytes $(TESTS) $(ARGS); status=$$?; \
 	.venv-coverage/bin/python -m coverage combine --quiet && \
 	.venv-coverage/bin/python -m coverage report && \
 	.venv-coverage/bin/python -m coverage html --quiet --directory build/coverage/html; exit $$status
