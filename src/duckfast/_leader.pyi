@@ -22,6 +22,9 @@ class Crew:
     def work(self) -> None:
         """Serve on this thread until the crew has stopped."""
 
+    def watch(self) -> None:
+        """The life of a thread that never runs the app, for a crew of one."""
+
     def stop(self, seconds: float) -> None:
         """Begin to drain, for so long at most; from any thread or signal handler."""
 

@@ -175,7 +175,8 @@ class Lifespan:
         if not self._started.done():
             self._task = None
             if task.done():
-                return self._without(None if task.cancelled() else task.exception())
+                self._without(None if task.cancelled() else task.exception())
+                return None
             await cancel(task)
             raise LifespanFailure(f"the application's startup did not end within {self._timeout:g}s (--timeout-lifespan)")
         message = self._started.result()
@@ -217,7 +218,8 @@ class Lifespan:
         """Until the application has said it, ended, or the time is up."""
         task = task or self._task
         assert task is not None
-        await asyncio.wait({task, word}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {task, word}
+        await asyncio.wait(either, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
 
     def _without(self, error: BaseException | None) -> None:
         """The application ended before it answered lifespan.startup: it has no lifespan (ASGI lifespan, "Scope")."""

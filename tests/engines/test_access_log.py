@@ -14,7 +14,8 @@ from support.process import DEADLINE, ServerProcess, clean_environment
 
 HERE = Path(__file__).parent
 LINE = re.compile(
-    r'127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "(?P<request>[^"]*)" (?P<status>\d{3}) (?P<size>\d+) \d+\.\d{6}'
+    r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+    r'"(?P<request>[^"]*)" (?P<status>\d{3}) (?P<size>\d+) \d+\.\d{6}'
 )
 
 

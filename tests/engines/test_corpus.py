@@ -111,7 +111,6 @@ def test_engines_make_of_the_corpus_what_the_core_does(start: Start, topic: str,
         if case.topic != topic:
             continue
         server = start(interface, http, case.limits)
-        stricter = http == "httptools" and case.llhttp_refuses
         for name, split in SPLITS.items():
             if http == "httptools" and name != "whole":
                 continue
