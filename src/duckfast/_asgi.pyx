@@ -264,10 +264,15 @@ cdef class ApplicationCall:
         return self.end(None)
 
     cdef bint failed(self, object error) except -1:
-        """Whether the task is to end with this exception too: an end of the process or of the task itself, no error."""
+        """Whether the task is to end with this exception too: its own cancellation."""
+        cdef ASGIService service = self.exchange.service
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             error.__traceback__ = error.__traceback__.tb_next   # the first line would be ours
         self.end(error)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            # It ends the loop, not just the task, which nobody would ask for it.
+            service._loop.call_soon(_raise, error, context=service._context)
+            return False
         return not isinstance(error, Exception)
 
     cdef int end(self, object error) except -1:
@@ -371,6 +376,10 @@ cdef PyObject* _next_call(ApplicationCall self) except? NULL:
     if self.step(None, &result) == PYGEN_NEXT:
         return result
     return _stop(result)
+
+
+def _raise(error):
+    raise error
 
 
 cdef object _call_application(ASGIExchange exchange):

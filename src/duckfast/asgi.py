@@ -71,7 +71,14 @@ class AsyncEngine:
         loop.set_default_executor(executor)
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self.serve())
+            serving = loop.create_task(self.serve(), name="duckfast")
+            try:
+                loop.run_until_complete(serving)
+            except (SystemExit, KeyboardInterrupt):
+                # The application wants the end; other requests still come to theirs.
+                self.stop()
+                loop.run_until_complete(serving)
+                raise
         finally:
             try:
                 end_tasks(loop)

@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import logging
 import socket
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -557,6 +558,39 @@ def test_run_makes_its_own_loop_and_takes_everything_down_again(loop: str) -> No
     engine.run()
     engine.stop()
     assert cancelled == ["leftover"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_system_exit_in_an_application_ends_the_server_after_the_other_requests(loop: str) -> None:
+    events: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            client.start()
+            await send({"type": "lifespan.startup.complete"})
+            events.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["path"] == "/exit":
+            raise SystemExit(7)
+        else:
+            await asyncio.to_thread(ask, "/exit")
+            await answer(send, "still served")
+
+    def ask(path: str) -> None:
+        with socket.create_connection(address, PATIENCE) as wire:
+            wire.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode())
+            events.append(wire.makefile("rb").read().split()[1].decode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        address = listener.getsockname()
+        client = threading.Thread(target=ask, args=("/other",))
+        with pytest.raises(SystemExit) as raised:
+            AsyncEngine(app, Config(app, loop=loop, access_log=False), [listener]).run()
+        client.join()
+    assert raised.value.code == 7
+    assert sorted(events) == ["200", "500", "lifespan.shutdown"]
 
 
 def test_open_stream_hears_of_the_stop_and_may_say_goodbye(run: Run) -> None:
