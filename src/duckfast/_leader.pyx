@@ -25,8 +25,10 @@ cdef extern from *:
     #include <sys/socket.h>
     #include <time.h>
 
-    #define DF_WATCH 400000            /* ns between two looks of the watch while there is traffic */
-    #define DF_QUIET_LOOKS 25          /* looks without a call until the watch sleeps for good: 10 ms */
+    #define DF_WATCH 400000            /* ns between two looks of the watch while calls block now and then */
+    #define DF_CALM_WATCH 2000000      /* ns between two looks while none has for a while: a look costs about 4 us */
+    #define DF_CALM_LOOKS 500          /* looks without a blocked call until then: 200 ms */
+    #define DF_QUIET_LOOKS 5           /* looks without a call until the watch sleeps for good */
     #define DF_SPARE_TIME 60           /* s a spare thread stays without work; granian 30 s */
 
     enum { DF_LEAD, DF_STUCK, DF_RETIRE, DF_STOP };
@@ -43,6 +45,7 @@ cdef extern from *:
         int idle;                      /* followers */
         int stop;
         uint64_t seen;                 /* sequence at which the last watch found the leader stuck */
+        int calm;                      /* looks since a call was found blocked, up to DF_CALM_LOOKS */
         int push_fd;                   /* the leader's call left bytes held back in this socket; -1: in none */
     } df_crew;
 
@@ -100,8 +103,9 @@ cdef extern from *:
         int quiet = 0;
         while (!crew->stop && !crew->vacant) {
             uint64_t before = __atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST);
+            int calm = crew->calm >= DF_CALM_LOOKS && __atomic_load_n(&crew->push_fd, __ATOMIC_ACQUIRE) < 0;
             if (quiet >= DF_QUIET_LOOKS) {
-                /* asleep is published before in_app is read, and enter_app() does it the other way round: one of us notices. */
+                /* asleep is published before in_app is read, and df_enter() does it the other way round: one of us notices. */
                 __atomic_store_n(&crew->asleep, 1, __ATOMIC_SEQ_CST);
                 if (!__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST))
                     pthread_cond_wait(&crew->watch, &crew->lock);
@@ -109,15 +113,20 @@ cdef extern from *:
                 quiet = 0;
                 continue;
             }
-            df_timed_wait(&crew->watch, &crew->lock, DF_WATCH);
+            df_timed_wait(&crew->watch, &crew->lock, calm ? DF_CALM_WATCH : DF_WATCH);
             if (crew->stop || crew->vacant) break;
-            if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) != before) { quiet = 0; continue; }
-            if (__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)) {
-                crew->seen = before;
-                df_push_held(crew);
-                return DF_STUCK;
+            if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) == before) {
+                if (__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)) {
+                    crew->seen = before;
+                    crew->calm = 0;
+                    df_push_held(crew);
+                    return DF_STUCK;
+                }
+                quiet++;
+            } else {
+                quiet = 0;
+                if (crew->calm < DF_CALM_LOOKS) crew->calm++;
             }
-            quiet++;
         }
         return crew->stop ? DF_STOP : DF_LEAD;
     }
@@ -147,10 +156,25 @@ cdef extern from *:
 
     /* The watch of a crew of one: it never takes over, it only sends what a slow call holds back. */
     static void df_only_push(df_crew *crew) {
+        int quiet = 0;
         pthread_mutex_lock(&crew->lock);
-        crew->watching = 1;
-        while (!crew->stop) df_watch_leader(crew);
-        crew->watching = 0;
+        while (!crew->stop) {
+            uint64_t before = __atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST);
+            if (quiet >= DF_QUIET_LOOKS) {
+                __atomic_store_n(&crew->asleep, 1, __ATOMIC_SEQ_CST);
+                if (__atomic_load_n(&crew->push_fd, __ATOMIC_SEQ_CST) < 0)
+                    pthread_cond_wait(&crew->watch, &crew->lock);
+                __atomic_store_n(&crew->asleep, 0, __ATOMIC_SEQ_CST);
+                quiet = 0;
+                continue;
+            }
+            df_timed_wait(&crew->watch, &crew->lock, DF_WATCH);
+            if (__atomic_load_n(&crew->push_fd, __ATOMIC_SEQ_CST) < 0) quiet++;
+            else {
+                quiet = 0;
+                if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) == before) df_push_held(crew);
+            }
+        }
         pthread_mutex_unlock(&crew->lock);
     }
 
@@ -160,8 +184,11 @@ cdef extern from *:
         pthread_cond_signal(&crew->watch);
         pthread_mutex_unlock(&crew->lock);
     }
-    static void df_enter(df_crew *crew) {
+    static void df_enter_unwatched(df_crew *crew) {
         __atomic_store_n(&crew->sequence, crew->sequence + 1, __ATOMIC_RELAXED);
+    }
+    static void df_enter(df_crew *crew) {
+        df_enter_unwatched(crew);
         __atomic_store_n(&crew->in_app, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&crew->asleep, __ATOMIC_SEQ_CST)) df_rouse(crew);
     }
@@ -169,7 +196,10 @@ cdef extern from *:
         __atomic_store_n(&crew->push_fd, -1, __ATOMIC_RELEASE);
         __atomic_store_n(&crew->in_app, 0, __ATOMIC_RELEASE);
     }
-    static void df_hold_back(df_crew *crew, int fd) { __atomic_store_n(&crew->push_fd, fd, __ATOMIC_RELEASE); }
+    static void df_hold_back(df_crew *crew, int fd) {
+        __atomic_store_n(&crew->push_fd, fd, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&crew->asleep, __ATOMIC_SEQ_CST)) df_rouse(crew);
+    }
     static int df_still_stuck(df_crew *crew) {
         return __atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST) && crew->sequence == crew->seen;
     }
@@ -209,6 +239,7 @@ cdef extern from *:
     int df_follow(df_crew* crew) nogil
     void df_only_push(df_crew* crew) nogil
     void df_enter(df_crew* crew) nogil
+    void df_enter_unwatched(df_crew* crew) nogil
     void df_leave(df_crew* crew) nogil
     void df_hold_back(df_crew* crew, int fd) nogil
     void df_push_held(df_crew* crew) nogil
@@ -358,8 +389,7 @@ cdef class Crew:
         if self.leader is not desk:
             return 0
         if self.limit == 1:
-            if self.watched:
-                df_enter(state)
+            df_enter_unwatched(state)   # nobody could take over; what the call holds back has a watch of its own
             return 0
         if self.blocked > FORGOTTEN:
             desk.entered = df_crew_now()

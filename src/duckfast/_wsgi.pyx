@@ -80,7 +80,6 @@ cdef object K_INPUT = sys.intern("wsgi.input")
 cdef object K_EARLY_HINTS = sys.intern("wsgi.early_hints")
 cdef object K_HOST = sys.intern("HTTP_HOST")
 
-_SPARE_PLACES = 10   # entries added and removed again: a copy of the template has room for a browser's fields without growing
 
 
 cdef inline object text_of(Span span):
@@ -165,10 +164,6 @@ cdef class WSGIService(Service):
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
-        for number in range(_SPARE_PLACES):
-            template[f"spare {number}"] = None
-        for number in range(_SPARE_PLACES):
-            del template[f"spare {number}"]
         self.template = template
 
     cdef Exchange new_exchange(self, Channel channel):
