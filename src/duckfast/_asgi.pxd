@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 
 from duckfast._reactor cimport Channel, Desk, Exchange, Reactor, Service
 from duckfast._scope cimport ScopeBuilder
+from duckfast._transport cimport OpenFile
 from duckfast._writer cimport Buffer
 
 
@@ -36,10 +37,6 @@ cdef class ApplicationCall:
     cdef int returned(self, object value) except -1
     cdef bint failed(self, object error) except -1
     cdef int end(self, object error) except -1
-
-
-cdef class OpenFile:
-    cdef int fd                   # ours: closed with the object
 
 
 cdef class Backlog:

@@ -71,9 +71,6 @@ cdef extern from "Python.h":
     object duckfast_bind(object method, object self)
     bint duckfast_is_ours_alone(PyObject* task)
 
-cdef extern from "<unistd.h>" nogil:
-    int close_descriptor "close" (int fd)
-
 cdef size_t HIGH_WATER = 64 * 1024   # bytes of body that wait for receive() before reading stops; asyncio streams 64 K
 cdef int MOST_RETIRED = 64           # finished tasks kept for reuse: as many as requests usually run at a time
 cdef size_t GATHER = 12 * 1024       # bytes of small pieces that leave together; more is sent at once
@@ -405,17 +402,6 @@ for _kind in (Ready, Waiting, ApplicationCall):
 
 cdef class Backlog:
     """The applications of one connection that go on after their responses."""
-
-
-cdef class OpenFile:
-    """A descriptor of a file being sent: ours, so that the application may close its own at once."""
-
-    def __cinit__(self):
-        self.fd = -1
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            close_descriptor(self.fd)
 
 
 cdef class ASGIService(Service):

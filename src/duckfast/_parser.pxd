@@ -90,6 +90,9 @@ cdef int64_t parse_length(const char* data, size_t size) noexcept nogil
 # Is `token` (lower case) among the comma-separated tokens of the value, in any case?
 cdef bint has_token(const char* value, size_t size, const char* token, size_t token_size) noexcept nogil
 
+# Percent-decodes into out, which has room for size bytes; a "%" without two hex digits behind it stays as it is. Returns the size.
+cdef size_t unquote(const char* data, size_t size, char* out) noexcept nogil
+
 
 cdef enum Chunk:
     CHUNK_DATA     # data, data_size

@@ -732,6 +732,35 @@ cdef void start_chunks(ChunkDecoder* decoder) noexcept nogil:
     decoder.seen = 0
 
 
+cdef int _hex_digit(unsigned char letter) noexcept nogil:
+    if c"0" <= letter <= c"9":
+        return letter - c"0"
+    letter |= 0x20
+    if c"a" <= letter <= c"f":
+        return letter - c"a" + 10
+    return -1
+
+
+cdef size_t unquote(const char* data, size_t size, char* out) noexcept nogil:
+    # RFC 3986 2.1
+    cdef size_t read = 0
+    cdef size_t written = 0
+    cdef int high, low
+    while read < size:
+        if data[read] == c"%" and read + 2 < size:
+            high = _hex_digit(data[read + 1])
+            low = _hex_digit(data[read + 2])
+            if high >= 0 and low >= 0:
+                out[written] = <char>(high << 4 | low)
+                written += 1
+                read += 3
+                continue
+        out[written] = data[read]
+        written += 1
+        read += 1
+    return written
+
+
 cdef inline Chunk _refuse_chunk(Progress* progress, int status, const char* reason) noexcept nogil:
     progress.status = status
     progress.reason = reason

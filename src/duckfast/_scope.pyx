@@ -18,7 +18,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from duckfast._headers cimport asgi_name
-from duckfast._parser cimport Field, Span
+from duckfast._parser cimport Field, Span, unquote
 
 cdef extern from "Python.h":
     # With pointers, so that asking for a reference count does not change it.
@@ -182,35 +182,6 @@ cdef str _method(Span* method):
     return PyUnicode_DecodeLatin1(data, method.size, NULL)
 
 
-cdef int _hex_digit(unsigned char letter) noexcept nogil:
-    if c"0" <= letter <= c"9":
-        return letter - c"0"
-    letter |= 0x20
-    if c"a" <= letter <= c"f":
-        return letter - c"a" + 10
-    return -1
-
-
-cdef uint32_t _unquote_into(char* out, const char* data, uint32_t size) noexcept nogil:
-    """Percent-decodes; a "%" without two hex digits behind it stays as it is. Returns the size."""
-    cdef uint32_t read = 0
-    cdef uint32_t written = 0
-    cdef int high, low
-    while read < size:
-        if data[read] == c"%" and read + 2 < size:
-            high = _hex_digit(data[read + 1])
-            low = _hex_digit(data[read + 2])
-            if high >= 0 and low >= 0:
-                out[written] = <char>(high << 4 | low)
-                written += 1
-                read += 3
-                continue
-        out[written] = data[read]
-        written += 1
-        read += 1
-    return written
-
-
 cdef str _unquote(Span* path):
     cdef char small[SMALL_PATH]
     cdef char* decoded = small
@@ -219,7 +190,7 @@ cdef str _unquote(Span* path):
         if decoded == NULL:
             raise MemoryError
     try:
-        return PyUnicode_DecodeUTF8(decoded, _unquote_into(decoded, path.data, path.size), "replace")
+        return PyUnicode_DecodeUTF8(decoded, unquote(path.data, path.size, decoded), "replace")
     finally:
         if decoded != small:
             PyMem_Free(decoded)

@@ -21,6 +21,11 @@ cdef class Transport:
     cdef void abort(self) noexcept nogil        # close with a reset: nothing queued is delivered
 
 
+cdef class OpenFile:
+    # A file on its way to a peer.
+    cdef int fd     # ours: closed with the object, so that the app may close its own at any time; -1: none
+
+
 cdef void push(int fd) noexcept nogil     # the same, for who only has the descriptor
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever
 

@@ -184,6 +184,17 @@ cdef class Transport:
             self.fd = -1
 
 
+cdef class OpenFile:
+    """A descriptor of a file being sent."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
+
+
 cdef void push(int fd) noexcept nogil:
     df_push(fd)
 

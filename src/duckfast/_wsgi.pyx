@@ -21,8 +21,9 @@ from libc.string cimport memchr, memcmp
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
-from duckfast._parser cimport Span
+from duckfast._parser cimport Span, unquote
 from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Listener
+from duckfast._transport cimport OpenFile
 from duckfast._writer cimport WRITE_OK, WriteError, describe
 
 from duckfast.exceptions import ApplicationError, ClientDisconnected
@@ -38,25 +39,8 @@ cdef extern from *:
         *size = PyUnicode_GET_LENGTH(text);
         return (const char *)PyUnicode_1BYTE_DATA(text);
     }
-    static int df_hex(unsigned char byte) {
-        if (byte >= '0' && byte <= '9') return byte - '0';
-        byte |= 32;
-        return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-    }
-    /* Percent-decodes; a bad escape stays as it stands. Returns the size. */
-    static size_t df_unquote(const char *from, size_t size, char *to) {
-        size_t in = 0, out = 0;
-        while (in < size) {
-            if (from[in] == '%' && in + 2 < size && df_hex(from[in + 1]) >= 0 && df_hex(from[in + 2]) >= 0) {
-                to[out++] = (char)(df_hex(from[in + 1]) << 4 | df_hex(from[in + 2]));
-                in += 3;
-            } else to[out++] = from[in++];
-        }
-        return out;
-    }
     """
     const char* df_latin1(object text, Py_ssize_t* size)
-    size_t df_unquote(const char* source, size_t size, char* to) nogil
 
 _logger = logging.getLogger("duckfast")
 
@@ -117,19 +101,6 @@ cdef class FileWrapper:
 
 def _nothing():
     pass
-
-
-cdef class OpenFile:
-    """A descriptor of our own on a file that is being sent: the app may close its own at any time."""
-    cdef int fd
-
-    def __cinit__(self, int fd):
-        self.fd = -1
-        self.fd = os.dup(fd)
-
-    def __dealloc__(self):
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 cdef class WSGIService(Service):
@@ -281,7 +252,7 @@ cdef class WSGIExchange(Exchange):
         if decoded == NULL:
             raise MemoryError
         try:
-            size = df_unquote(head.path.data, head.path.size, decoded)
+            size = unquote(head.path.data, head.path.size, decoded)
             PyDict_SetItem(environ, K_PATH, PyUnicode_DecodeLatin1(decoded, size, NULL))
         finally:
             free(decoded)
@@ -540,7 +511,8 @@ cdef class WSGIExchange(Exchange):
         size = max(0, status.st_size - offset)
         if channel.response.content_length >= 0:
             size = min(size, channel.response.content_length)
-        opened = OpenFile(fd)
+        opened = OpenFile.__new__(OpenFile)
+        opened.fd = os.dup(fd)
         self._end_head(size)
         if size:
             channel.send_file(opened, opened.fd, offset, size)
