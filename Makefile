@@ -43,11 +43,13 @@ test-debug: .venv-debug/.installed .venv-debug/.test-extra ## the suite on the d
 	.venv-debug/bin/python -m pytest $(TESTS) $(ARGS)
 
 # Leaks stay out: the interpreter itself keeps memory until the end. Its small-object pools would hide our errors.
+# Nothing can be said about memory there: every block has a red zone and freed ones stay in quarantine.
 # pytest leaves file descriptor 2 alone, because a report that it had captured would be lost when the process ends.
 test-sanitize: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite under the address and undefined-behaviour sanitizers
 	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	.venv-sanitize/bin/python -m pytest --capture=sys $(TESTS) $(ARGS)
+	.venv-sanitize/bin/python -m pytest --capture=sys \
+	--deselect tests/engines/test_reactor.py::test_idle_connections_cost_little_memory $(TESTS) $(ARGS)
 
 coverage: .venv-coverage/.installed .venv-coverage/.test-extra ## line coverage of Python and Cython, as text and build/coverage/html
 	.venv-coverage/bin/python $(PIP_INSTALL) coverage
