@@ -47,7 +47,8 @@ cdef extern from *:
             int64_t milliseconds = (nanoseconds + 999999) / 1000000;
             timeout = milliseconds > 3600000 ? 3600000 : (int)milliseconds;
         }
-        return epoll_wait(poller, events, DF_BATCH, timeout);
+        int found = epoll_wait(poller, events, DF_BATCH, timeout);
+        return found < 0 ? -errno : found;   /* read here: nothing may run in between */
     }
     static void *df_owner(const df_event *event) { return event->data.ptr; }
     static uint32_t df_ready(const df_event *event) {
@@ -98,7 +99,8 @@ cdef extern from *:
             time.tv_nsec = nanoseconds % 1000000000;
             timeout = &time;
         }
-        return kevent(poller, NULL, 0, events, DF_BATCH, timeout);
+        int found = kevent(poller, NULL, 0, events, DF_BATCH, timeout);
+        return found < 0 ? -errno : found;   /* read here: nothing may run in between */
     }
     static void *df_owner(const df_event *event) { return event->udata; }
     static uint32_t df_ready(const df_event *event) {
@@ -133,7 +135,6 @@ cdef extern from *:
     enum:
         DF_BATCH
         EINTR
-    int errno
     int df_create() nogil
     int df_watch(int poller, int fd, void* owner) nogil
     int df_watch_level(int poller, int fd, void* owner) nogil
@@ -229,17 +230,16 @@ cdef class Poller:
         return self.count
 
     cdef int wait(self, int64_t nanoseconds) except -1:
-        cdef int found, error
+        cdef int found
         self._waiting = True
         with nogil:
             found = df_wait(self.fd, <df_event*>self._events, nanoseconds + CLOCK_GRAIN if nanoseconds > 0 else nanoseconds)
-        error = errno
         self._waiting = False
         self._collect(max(found, 0))
         if self._forgotten:
             self._strike_forgotten()
-        if found < 0 and error != EINTR:
-            raise OSError(error, "waiting for events failed")
+        if found < 0 and found != -EINTR:
+            raise OSError(-found, "waiting for events failed")
         PyErr_CheckSignals()   # nothing else runs Python's handlers while no app is called
         return self.count
 
@@ -247,7 +247,7 @@ cdef class Poller:
         cdef int found = df_wait(self.fd, <df_event*>self._events, 0)
         if found < 0:
             self.taken = self.count = 0
-            return 0 if errno == EINTR else -errno
+            return 0 if found == -EINTR else found
         return self._collect(found)
 
     cdef void wake(self) noexcept nogil:
