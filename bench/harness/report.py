@@ -105,11 +105,13 @@ def verdicts(found: Sequence[Result], scenarios: Iterable[Scenario], rows: Seque
         if scenario.visitor:
             continue
         peers = [peer for peer in found if peer.scenario == scenario.name and _is_peer(peer.server) and not peer.invalid]
-        if peers:
-            best = min(peers, key=lambda peer: peer.cpu)
-            said = f"{best.server} {best.cpu:.1f} us"
+        ranked = [(peer.ratio, peer.server) for peer in peers if peer.ratio is not None]
+        if ranked and ours.ratio is not None:
+            # Of ratios, not of microseconds: only a ratio compares with what the machine did in the same round.
+            best, server = min(ranked)
+            found_here = f"{ours.ratio:.2f}"
             judged.append(
-                Verdict(f"{scenario.name}: below every peer", said, f"{ours.cpu:.1f} us", sound and ours.cpu < best.cpu)
+                Verdict(f"{scenario.name}: below every peer", f"{server} {best:.2f}", found_here, sound and ours.ratio < best)
             )
         if scenario.access_log and (added := _added_by_log(rows, scenario.name)) is not None:
             passed = sound and added <= LOG_LIMIT

@@ -9,6 +9,8 @@ Who may change what: `leader` changes with the GIL held; the C state below is re
 or as single atomic words.
 """
 
+import logging
+
 from libc.stdint cimport INT64_MAX, uint32_t, uint64_t
 
 from duckfast._poller cimport now
@@ -249,6 +251,8 @@ cdef extern from *:
     int df_idle(df_crew* crew) nogil
     void df_halt(df_crew* crew) nogil
 
+_logger = logging.getLogger("duckfast")
+
 # Above this share of blocking calls the leadership is handed over before the call: a switch of threads (some microseconds)
 # against the watch's delay (DF_WATCH to twice that).
 cdef double HAND_OVER = 0.5
@@ -283,7 +287,11 @@ cdef class Crew:
     def hire(self) -> None:
         """Starts one more thread."""
         self.threads += 1
-        self._spawn()
+        try:
+            self._spawn()
+        except BaseException:
+            self.threads -= 1
+            raise
 
     def work(self) -> None:
         """One thread's life: leads or follows until the crew has finished. hire() has counted it."""
@@ -381,7 +389,11 @@ cdef class Crew:
     cdef int _stand_in(self) except -1:
         """A leader needs a follower who notices when it is stuck: one more thread when there is none."""
         if df_idle(<df_crew*>self._state) == 0 and self.threads < self.limit and not self.stopping:
-            self.hire()
+            try:
+                self.hire()
+            except RuntimeError as error:   # the system gives no more threads: those that there are go on
+                self.limit = self.threads
+                _logger.warning("no more than %d threads: %s", self.threads, error)
         return 0
 
     cdef int enter_app(self, Desk desk) except -1:

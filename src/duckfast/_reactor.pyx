@@ -852,7 +852,7 @@ cdef class Channel:
             self.reactor.take_buffer(&self.out)
         elif self.response.status != 0:
             self.drop_head()
-        if status < 500 or status >= 501 and exchange is None:
+        if status != 500:   # which is the app's, and logged as such
             self.reactor.counters.refused += 1
             _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
         self._detach()
@@ -867,6 +867,7 @@ cdef class Channel:
         return self.flush()
 
     cdef int break_off(self) except -1:
+        cdef Exchange exchange = self.exchange
         if self.closed or self.response_done:
             return 0
         if self.log_request != NULL:
@@ -881,10 +882,9 @@ cdef class Channel:
             return self.abort()
         self.response_done = True
         self._linger()
-        exchange = self.exchange
         self._detach()
         if exchange is not None:
-            (<Exchange>exchange).disconnected()
+            exchange.disconnected()
         return 0
 
 

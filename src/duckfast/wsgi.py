@@ -88,7 +88,13 @@ class ThreadEngine:
             # A thread that is stuck in the app for good must not keep the process from ending.
             thread = threading.Thread(target=self._work, args=(crew,), name=f"duckfast-{number}", daemon=True)
             self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._running -= 1
+                self._threads.remove(thread)
+            raise
 
     def _work(self, crew: Crew) -> None:
         try:
