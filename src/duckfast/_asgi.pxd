@@ -64,6 +64,7 @@ cdef class ASGIService(Service):
 
     # changing
     cdef ApplicationCall _first   # of those that have not ended, newest first: the loop itself holds their tasks only weakly
+    cdef list _retired            # finished tasks that may begin anew; None: not done on this interpreter
     cdef dict _backlogs           # Channel -> Backlog
     cdef list _unflushed          # channels whose bytes leave at the end of this tick, or in the loop's next iteration
     cdef bint _ticking
@@ -71,6 +72,7 @@ cdef class ASGIService(Service):
 
     cdef int start(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
+    cdef object take_task(self)
     cdef int forget(self, ApplicationCall call) except -1
     cdef int set_timer(self) except -1
     cdef int flush_later(self, Channel channel) except -1
