@@ -73,6 +73,7 @@ cdef class ASGIService(Service):
     cdef int start(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
     cdef object take_task(self)
+    cdef void release_retired(self) noexcept
     cdef int forget(self, ApplicationCall call) except -1
     cdef int set_timer(self) except -1
     cdef int flush_later(self, Channel channel) except -1

@@ -452,6 +452,8 @@ cdef class ASGIService(Service):
             self._ticking = False
         if len(self._unflushed) != 0:
             self.flush_all()
+        if self.reactor.open_connections == 0:
+            self.release_retired()
         if self.reactor.deadline_moved:
             self.set_timer()
 
@@ -459,6 +461,7 @@ cdef class ASGIService(Service):
     def deadline(self):
         """The loop's timer: a deadline may have passed."""
         self._timer = None
+        self.release_retired()
         self.reactor.tick(self._desk)
         self.set_timer()
 
@@ -524,6 +527,11 @@ cdef class ASGIService(Service):
                 call.next.previous = call
             self._first = call
         return 0
+
+    cdef void release_retired(self) noexcept:
+        """Lets go of finished tasks, and with them of the contexts of their requests: at every deadline, and when all is idle."""
+        if self._retired is not None:
+            self._retired.clear()
 
     cdef object take_task(self):
         """A finished task to begin anew, before 3.12: there, entering one in asyncio's weak set and leaving it again costs a

@@ -209,6 +209,30 @@ def test_context_variables_do_not_leak_between_requests(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("ends", ["the client leaves", "a deadline passes"])
+def test_what_a_context_held_is_released_soon_after_its_request(run: Run, ends: str) -> None:
+    class Held:
+        pass
+
+    variable: contextvars.ContextVar[Held] = contextvars.ContextVar("held")
+    released = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        held = Held()
+        weakref.finalize(held, released.set)
+        variable.set(held)
+        await answer(send, "held")
+
+    async def main() -> None:
+        async with serving(app, timeout_keep_alive=0.2 if ends == "a deadline passes" else 60) as client:
+            assert await client.get() == (200, b"'held'")
+            if ends == "the client leaves":
+                client.close()
+            await released.wait()
+
+    run(main())
+
+
 def test_background_work_is_bounded_per_connection(run: Run) -> None:
     """After 16 applications that go on, the next request of the connection waits until one of them ends."""
     may_end = asyncio.Semaphore(0)
