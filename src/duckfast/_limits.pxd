@@ -22,7 +22,6 @@ cdef class Limits:
     cdef readonly bint keep_alive      # False: every response is the last of its connection
     cdef readonly int64_t write_time
     cdef readonly int64_t drain_time
-    cdef readonly int64_t graceful_time
 
 
 cdef class Counters:

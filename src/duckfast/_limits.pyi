@@ -19,7 +19,6 @@ class Limits:
         keep_alive_time: float | None = 5.0,
         write_time: float | None = 60.0,
         drain_time: float | None = 5.0,
-        graceful_time: float | None = 30.0,
     ) -> None: ...
 
 class Counters:

@@ -5,7 +5,7 @@ A rule that is broken is a status and a sentence, never an echo of what came in.
 LF of the line it is about, so a head is judged alike however the network cut it.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp
 

@@ -41,8 +41,6 @@ cdef class DefaultFields:
     cdef bint date
     cdef bytes server         # b"Server: duckfast\r\n" or b""
     cdef bytes extra          # --header lines, each with CRLF
-    cdef bint extra_date      # extra has a Date of its own, likewise Server
-    cdef bint extra_server
 
     # private: a Date of --header stands in for ours, and the bytes above as C sees them, alive as long as self
     cdef bytes extra_date_line

@@ -5,8 +5,8 @@ What an application gives is checked before a byte of it is written: no line of 
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint16_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, strlen
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 
 from duckfast._headers cimport (
     NAME_CONNECTION, NAME_CONTENT_LENGTH, NAME_DATE, NAME_KEEP_ALIVE, NAME_PROXY_CONNECTION, NAME_SERVER, NAME_TE,
@@ -350,11 +350,9 @@ cdef class DefaultFields:
                 date_line = line
             elif name.lower() == "server":
                 server_line = line
-                self.extra_server = True
             else:
                 lines.append(line)
         self.date = bool(date)
-        self.extra_date = bool(date_line)
         self.server = server_line
         self.extra = b"".join(lines)
         self.extra_date_line = date_line

@@ -33,7 +33,6 @@ cdef class WSGIExchange(Exchange):
     cdef list pieces              # of a body that is gathered before the call
     cdef int64_t gathered
     cdef bint called              # the app has been called
-    cdef bint body_complete
     cdef bint head_started        # start_response was called
     cdef bint head_ended          # its head can no longer be taken back
     cdef bint overlong            # the app gave more than its Content-Length

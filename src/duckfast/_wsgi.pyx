@@ -184,7 +184,6 @@ cdef class WSGIExchange(Exchange):
         return 0
 
     cdef int body_end(self) except -1:
-        self.body_complete = True
         if self.called:
             return 0
         if self.input is not None:
@@ -585,7 +584,6 @@ cdef class Input:
             self.position = 0
             return True
         if event == END:
-            exchange.body_complete = True
             self.exchange = None
             return False
         if event == CLOSED:

@@ -34,7 +34,6 @@ def make_limits(config: Config) -> Limits:
         keep_alive_time=config.timeout_keep_alive,
         write_time=config.timeout_write,
         drain_time=config.timeout_drain,
-        graceful_time=config.timeout_graceful_shutdown,
     )
 
 
