@@ -7,6 +7,7 @@ nothing to share: every thread runs a reactor of its own on the same listeners.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
 FREE_THREADS_PER_CPU = 4  # without the lock a blocked thread holds up its own connections: some more than there are CPUs
+HEARTBEAT = 1.0  # seconds between calls of the heartbeat
 LAST_GRACE = 1.0  # seconds that threads stuck in the app get beyond the graceful timeout
 
 
@@ -50,7 +52,8 @@ class ThreadEngine:
         self._heartbeat = heartbeat
         self._ready = ready
         self._log = engine.make_access_log(config)
-        self._stop_requested = threading.Event()
+        # Told by stop(), maybe in a signal handler on the very thread that waits for it: an Event's lock might be held by then.
+        self._stop_requested: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._all_done = threading.Event()
         self._running = 0
         self._lock = threading.Lock()
@@ -105,7 +108,7 @@ class ThreadEngine:
                 self._threads.remove(threading.current_thread())
             if self._running == 0:
                 self._all_done.set()
-                self._stop_requested.set()  # the crew may have ended without us: the app can raise SystemExit
+                self._stop_requested.put(None)  # the crew may have ended without us: the app can raise SystemExit
 
     def run(self) -> None:
         """Serves until stop(), then drains. Raises SystemExit or KeyboardInterrupt that the app raised."""
@@ -143,15 +146,22 @@ class ThreadEngine:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""
         for crew in self._crews:
             crew.hire()
-        while not self._stop_requested.wait(None if self._heartbeat is None else 1.0):
+        while not self._stop_came(None if self._heartbeat is None else HEARTBEAT):
             if self._heartbeat is not None:
                 self._heartbeat()
         if not self._all_done.wait(self._config.timeout_graceful_shutdown + LAST_GRACE):
             for crew in self._crews:
                 crew.finish()
 
+    def _stop_came(self, seconds: float | None) -> bool:
+        try:
+            self._stop_requested.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
     def stop(self) -> None:
         """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
         for crew in self._crews:
             crew.stop(self._config.timeout_graceful_shutdown)
-        self._stop_requested.set()
+        self._stop_requested.put(None)
