@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from duckfast.config import GROUPS, SETTINGS, Many, Setting, Switch
+from duckfast.config import GROUPS, SETTINGS, Setting
+from duckfast.kinds import Many, Switch
 
 PAGE = Path(__file__).with_name("options.md")
 

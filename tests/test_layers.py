@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "duckfast"
 
 # From the bottom up: a module imports only from its own group and those above it in this table.
 LAYERS = {
-    "words": {"exceptions", "config", "_debug", "_limits"},
+    "words": {"exceptions", "kinds", "config", "_debug", "_limits"},
     "grammar": {"_scan", "_headers", "_parser", "_writer"},
     "connection": {"_http1", "_httptools", "_websocket"},
     "I/O": {"_poller", "_transport", "_accesslog", "_reactor", "_leader"},

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__, log
-from .config import GROUPS, SETTINGS, Config, Many, Setting, Switch, misspelled_environment, nearest_setting, read_environment
+from .config import GROUPS, SETTINGS, Config, Setting, misspelled_environment, nearest_setting, read_environment
 from .exceptions import ConfigError
+from .kinds import Many, Switch
 from .server import serve, tell
 
 PROGRAM = "duckfast"

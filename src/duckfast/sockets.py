@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import MAX_PORT, Config
+from .config import Config
 from .exceptions import BindError
+from .kinds import MAX_PORT
 
 BIND_FORMS = "host:port, [v6]:port, unix:PATH or fd://N"
 MAX_UNIX_PATH = 107 if sys.platform == "linux" else 103  # bytes; sun_path without its NUL, Linux and the BSDs

@@ -9,8 +9,9 @@ import pytest
 
 from duckfast import __version__
 from duckfast.cli import COMMAND, join, main, read_command_line
-from duckfast.config import GROUPS, SETTINGS, Config, Switch
+from duckfast.config import GROUPS, SETTINGS, Config
 from duckfast.exceptions import ConfigError
+from duckfast.kinds import Switch
 
 
 def settings_of(*arguments: str) -> dict[str, Any]:

@@ -1,0 +1,270 @@
+"""What the value of a setting can be: how it is read from text or a Python value, checked, and shown again.
+
+Knows no setting. A kind refuses a value by ValueError, without a message: the setting knows where the value was written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+KIB = 1024  # bytes
+SIZE_UNITS = {"": 1, "k": KIB, "m": KIB**2, "g": KIB**3}  # as nginx: powers of 1024
+DURATION_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
+MAX_PORT = 65535
+
+# Header fields that frame the message or the connection: the server derives them, a fixed value would break answers.
+FRAMING_FIELDS = frozenset({"connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"})
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
+
+
+class Kind(Protocol):
+    """How a setting's value is read, checked and shown."""
+
+    @property
+    def metavar(self) -> str:
+        """What --help shows for the value; "" for a switch."""
+
+    @property
+    def expects(self) -> str:
+        """Ends the sentence "--port must be ..."."""
+
+    def read(self, value: object) -> Any:
+        """The value in the setting's own type. Raises ValueError when it is not one."""
+
+    def show(self, value: Any) -> str:
+        """The value as a person would type it."""
+
+
+@dataclass(frozen=True)
+class Text:
+    metavar: str = "TEXT"
+    expects: str = "text"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Path:
+    metavar: str = "PATH"
+    expects: str = "a path"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, (str, os.PathLike)):
+            raise ValueError
+        path = os.fspath(value)
+        if not isinstance(path, str) or "\0" in path:
+            raise ValueError
+        return path
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to serve: text that the importer understands, the application object itself, or None."""
+
+    metavar: str = "APP"
+    expects: str = "a target such as module:attribute, or an application that can be called"
+
+    def read(self, value: object) -> str | Callable[..., Any] | None:
+        if value is None or callable(value):
+            return value
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value)
+
+
+class Choice:
+    """One word of a list; `synonyms` are accepted spellings that are not shown."""
+
+    def __init__(self, *words: str, synonyms: Mapping[str, str] | None = None) -> None:
+        self.words = words
+        self.metavar = "|".join(words)
+        self.expects = f"{', '.join(words[:-1])} or {words[-1]}"
+        self._synonyms = synonyms or {}
+
+    def read(self, value: object) -> str:
+        word = value.lower() if isinstance(value, str) else ""
+        word = self._synonyms.get(word, word)
+        if word not in self.words:
+            raise ValueError
+        return word
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+class Switch:
+    metavar = ""
+    expects = "true or false"
+    _words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+    def read(self, value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if word not in self._words:
+            raise ValueError
+        return self._words[word]
+
+    def show(self, value: Any) -> str:
+        return "on" if value else "off"
+
+
+class Number:
+    """A whole number from `least` to `most`."""
+
+    metavar = "NUMBER"
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        self._least, self._most = least, most
+        self.expects = f"a whole number from {least}" + (" up" if most is None else f" to {most}")
+
+    def read(self, value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value, re.ASCII):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError
+        if value < self._least or (self._most is not None and value > self._most):
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+class Size:
+    metavar = "SIZE"
+
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
+        self.expects = f"a number of bytes from {least} up, such as 8190, 64k or 10m"
+
+    def read(self, value: object) -> int:
+        if isinstance(value, str):
+            match = re.fullmatch(r"\s*([0-9]+)\s*([kmg]?)(i?b)?\s*", value.lower(), re.ASCII)
+            if match is None:
+                raise ValueError
+            value = int(match[1]) * SIZE_UNITS[match[2]]
+        if not isinstance(value, int) or isinstance(value, bool) or value < self._least:
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        for unit in ("g", "m", "k"):
+            if value and value % SIZE_UNITS[unit] == 0:
+                return f"{value // SIZE_UNITS[unit]}{unit}"
+        return str(value)
+
+
+class Duration:
+    metavar = "TIME"
+
+    def __init__(self, zero: bool = False) -> None:
+        self._zero = zero
+        self.expects = f"a time {'of 0 or more' if zero else 'above 0'}, such as 10s, 500ms or 2m (no unit: seconds)"
+
+    def read(self, value: object) -> float:
+        if isinstance(value, str):
+            match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|[smhd]?)\s*", value.lower(), re.ASCII)
+            if match is None:
+                raise ValueError
+            value = float(match[1]) * DURATION_UNITS[match[2]]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError
+        if value < 0 or (value == 0 and not self._zero):
+            raise ValueError
+        return float(value)
+
+    def show(self, value: Any) -> str:
+        return f"{value:g}s"
+
+
+class Optional:
+    """Another kind, or None, which is typed as `word`."""
+
+    def __init__(self, kind: Kind, word: str) -> None:
+        self._kind, self._word = kind, word
+        self.metavar = kind.metavar
+        self.expects = f"{kind.expects}, or {word}"
+
+    def read(self, value: object) -> Any:
+        if value is None or (isinstance(value, str) and value.strip().lower() == self._word):
+            return None
+        return self._kind.read(value)
+
+    def show(self, value: Any) -> str:
+        return self._word if value is None else self._kind.show(value)
+
+
+class BadItem(ValueError):
+    """Which item of a list cannot be used: `args[0]`."""
+
+
+class Many:
+    """A list of another kind. In text (an environment value) the items are separated by `separator`, a pattern."""
+
+    def __init__(self, kind: Kind, separator: str) -> None:
+        self._kind, self._separator = kind, separator
+        self.metavar = kind.metavar
+        self.expects = kind.expects
+
+    def read(self, value: object) -> list[Any]:
+        if isinstance(value, str):
+            value = [item for item in re.split(self._separator, value) if item.strip()]
+        if isinstance(value, Mapping):
+            value = value.items()
+        if not isinstance(value, Iterable):
+            raise ValueError
+        return [self._read_item(item) for item in value]
+
+    def _read_item(self, item: object) -> Any:
+        try:
+            return self._kind.read(item)
+        except ValueError:
+            raise BadItem(item) from None
+
+    def show(self, value: Any) -> str:
+        return ", ".join(self._kind.show(item) for item in value)
+
+
+class HeaderField:
+    metavar = '"NAME: VALUE"'
+    expects = 'a header field "Name: value" that does not frame the message (not content-length, connection and such)'
+
+    def read(self, value: object) -> tuple[str, str]:
+        if isinstance(value, str):
+            name, colon, content = value.partition(":")
+            if not colon:
+                raise ValueError
+        elif isinstance(value, (tuple, list)) and len(value) == 2:
+            name, content = (part.decode("latin-1") if isinstance(part, bytes) else part for part in value)
+            if not isinstance(name, str) or not isinstance(content, str):
+                raise ValueError
+        else:
+            raise ValueError
+        content = content.strip(" \t")
+        if not TOKEN.fullmatch(name) or name.lower() in FRAMING_FIELDS:
+            raise ValueError
+        # RFC 9110 5.5: visible characters, obs-text, space and tab; a line break would start a field of its own.
+        if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", content):
+            raise ValueError
+        return name, content
+
+    def show(self, value: Any) -> str:
+        return f"{value[0]}: {value[1]}"
