@@ -64,7 +64,8 @@ def row(setting: Setting) -> str:
 def page() -> str:
     rows = [setting for setting in SETTINGS.values() if setting.flags]
     parts = [OPENING]
-    for group in GROUPS:
+    groups = {setting.group for setting in rows}
+    for group in (group for group in GROUPS if group in groups):
         parts.append(f"\n## {group}\n\n| option | default | | environment |\n|---|---|---|---|\n")
         parts.extend(row(setting) + "\n" for setting in rows if setting.group == group)
     parts.append(ALIASES)

@@ -18,7 +18,7 @@ LAYERS = {
     "connection": {"_http1", "_httptools", "_websocket"},
     "I/O": {"_poller", "_transport", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
-    "services": {"sockets", "tls", "forwarded", "importer", "log", "demo"},
+    "services": {"sockets", "identity", "systemd", "tls", "forwarded", "importer", "log", "demo"},
     "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "signals", "supervisor", "reloader"},
     "doors": {"__init__", "__main__", "cli", "httpd", "gunicorn"},

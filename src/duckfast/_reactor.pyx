@@ -897,6 +897,8 @@ cdef class Listener:
         self.is_unix = socket.family == _socket.AF_UNIX
         if self.is_unix:
             self.host = os.fsdecode(name)
+            if self.host.startswith("\0"):
+                self.host = "@" + self.host[1:]  # as people write a name of Linux's abstract namespace
             self.port = None
         else:
             self.host = name[0].partition("%")[0]

@@ -44,7 +44,8 @@ class Command(click.Command):
         parts = [INTRODUCTION]
         for group in GROUPS:
             rows = [row for row in SETTINGS.values() if row.group == group and row.flags]
-            parts.append(f"{group}:\n" + "".join(_help_of(row, width) for row in rows))
+            if rows:
+                parts.append(f"{group}:\n" + "".join(_help_of(row, width) for row in rows))
         parts.append("Other:\n  --version\n      Show the version and exit.\n  -h, --help\n      Show this and exit.")
         return "\n".join(parts)
 
@@ -55,14 +56,15 @@ def _help_of(row: Setting, width: int) -> str:
     notes = [f"default: {default}"] if default else []
     notes.append(row.environment_name)
     text = textwrap.wrap(f"{row.help} [{'; '.join(notes)}]", width - HELP_INDENT, break_on_hyphens=False)
-    separator = " / " if isinstance(row.kind, Switch) else ", "
-    return f"  {separator.join(row.flags)}{metavar}\n{textwrap.indent(chr(10).join(text), ' ' * HELP_INDENT)}\n"
+    flags = ", ".join(row.flags).replace(", --no-", " / --no-") if isinstance(row.kind, Switch) else ", ".join(row.flags)
+    return f"  {flags}{metavar}\n{textwrap.indent(chr(10).join(text), ' ' * HELP_INDENT)}\n"
 
 
 def _option_of(row: Setting) -> click.Option:
     if isinstance(row.kind, Switch):
-        on, off = row.flags
-        return click.Option([f"{on}/{off}", row.name], default=None)
+        # click's spelling of a switch that has two sides: "--on/--off", " /--off" for one that has only the second.
+        spellings = [f" /{flag}" if flag.startswith("--no-") else flag for flag in (*row.flags, *row.aliases)]
+        return click.Option([*spellings, row.name], is_flag=True, default=None)
     # Text as it was typed: the table reads it, so that every source of settings has the same rules and errors.
     return click.Option([*row.flags, *row.aliases, row.name], type=str, multiple=isinstance(row.kind, Many), default=None)
 

@@ -17,6 +17,7 @@ from .exceptions import ConfigError
 from .kinds import (
     KIB,
     MAX_PORT,
+    Account,
     BadItem,
     Choice,
     Duration,
@@ -26,6 +27,7 @@ from .kinds import (
     Number,
     Optional,
     Path,
+    Permissions,
     Size,
     Switch,
     Target,
@@ -34,9 +36,10 @@ from .kinds import (
 
 ENVIRONMENT_PREFIX = "DUCKFAST_"
 
-APPLICATION, ADDRESSES, ENGINE = "Application", "Where to listen", "Engine"
+APPLICATION, ADDRESSES, PROCESSES, IDENTITY = "Application", "Where to listen", "Processes", "Process identity"
+ENGINE = "Engine"
 ANSWERS, LOGS, LIMITS, TIMEOUTS = "Answers", "Logs", "Limits", "Timeouts"
-GROUPS = (APPLICATION, ADDRESSES, ENGINE, ANSWERS, LOGS, LIMITS, TIMEOUTS)  # in the order of --help
+GROUPS = (APPLICATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, ANSWERS, LOGS, LIMITS, TIMEOUTS)  # in the order of --help
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,76 @@ class Config:
         ADDRESSES,
         Many(Text("ADDRESS", "an address"), r"[,\s]+"),
         [],
-        "host:port, [v6]:port, unix:PATH or fd://N in place of --host and --port. May be repeated.",
+        "host:port, [v6]:port, unix:PATH, unix:@NAME or fd://N in place of --host and --port. May be repeated.",
         flags=("-b", "--bind"),
     )
-    uds: str | None = setting(ADDRESSES, Optional(Path(), "none"), None, "Listen on this unix socket.")
+    uds: str | None = setting(
+        ADDRESSES, Optional(Path(), "none"), None, "Listen on this unix socket; @NAME: one without a file (Linux)."
+    )
     fd: int | None = setting(
         ADDRESSES, Optional(Number(0), "none"), None, "Listen on this inherited descriptor, a listening stream socket."
     )
+    uds_permissions: int | None = setting(
+        ADDRESSES,
+        Optional(Permissions(), "none"),
+        None,
+        "Permissions of unix socket files, octal. none: what the umask leaves of 777, mostly the owner alone may connect.",
+    )
+    ipv6_only: bool = setting(
+        ADDRESSES, Switch(), True, "[::] listens for IPv6 alone. Off: for IPv4 too (dual stack), on every system."
+    )
+    reuse_port: bool = setting(
+        ADDRESSES,
+        Switch(),
+        False,
+        "Share TCP addresses with other sockets (SO_REUSEPORT), one for each worker: the kernel spreads the connections.",
+    )
     backlog: int = setting(ADDRESSES, Number(1), 2048, "Connections the kernel holds until they are accepted.")
+
+    pid: str | None = setting(
+        IDENTITY,
+        Optional(Path(), "none"),
+        None,
+        "Write the process id to this file, once the addresses are bound.",
+        flags=("-p", "--pid"),
+        aliases=("--pid-file",),
+    )
+    user: str | None = setting(
+        IDENTITY,
+        Optional(Account("USER", "a user's name or number"), "none"),
+        None,
+        "Become this user, with its groups, before the application is imported. Needs root.",
+        flags=("-u", "--user"),
+    )
+    group: str | None = setting(
+        IDENTITY,
+        Optional(Account("GROUP", "a group's name or number"), "none"),
+        None,
+        "Become this group, in place of the user's own. Needs root.",
+        flags=("-g", "--group"),
+    )
+    umask: int | None = setting(
+        IDENTITY,
+        Optional(Permissions(), "none"),
+        None,
+        "Permissions that new files do not get, octal. none: as inherited.",
+        flags=("-m", "--umask"),
+    )
+    name: str = setting(
+        IDENTITY,
+        Text("NAME"),
+        "",
+        "What ps and top call the processes; whole command lines with the extra duckfast[title].",
+        flags=("-n", "--name"),
+        aliases=("--process-name",),
+    )
+    daemon: bool = setting(
+        IDENTITY,
+        Switch(),
+        False,
+        "Run in the background. The command returns once the server is ready, or has failed.",
+        flags=("-D", "--daemon", "--no-daemon"),
+    )
 
     threads: int | None = setting(
         ENGINE,

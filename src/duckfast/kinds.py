@@ -55,6 +55,24 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Account:
+    """The name or the number of a user or a group."""
+
+    metavar: str
+    expects: str
+
+    def read(self, value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        return value.strip()
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
 class Path:
     metavar: str = "PATH"
     expects: str = "a path"
@@ -193,6 +211,25 @@ class Duration:
 
     def show(self, value: Any) -> str:
         return f"{value:g}s"
+
+
+class Permissions:
+    """Permission bits. Text is octal, as chmod takes it; a number is taken as it is (in Python and TOML write 0o660)."""
+
+    metavar = "OCTAL"
+    expects = "octal permissions from 0 to 777, such as 660 (in TOML and Python: 0o660)"
+
+    def read(self, value: object) -> int:
+        if isinstance(value, str):
+            if not re.fullmatch(r"\s*(0o)?[0-7]{1,4}\s*", value, re.ASCII):
+                raise ValueError
+            value = int(value, 8)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0o777:
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return f"{value:03o}"
 
 
 class Optional:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib.util
 import os
@@ -19,14 +20,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, _debug, demo, importer, sockets
+from . import __version__, _debug, demo, identity, importer, sockets
 from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
 from .log import log
 from .signals import StopSignals
+from .systemd import Notifier
 
 MOST_DESCRIPTORS = 1 << 16  # where the system sets no bound; nginx and Go raise theirs as well
+HEARTBEAT = 1.0  # seconds between an engine's calls of its heartbeat
 SIGNAL_EXIT_BASE = 128  # a shell's code for "ended by signal N" is 128 + N
 
 
@@ -51,8 +54,10 @@ class _StoppedBeforeServing(BaseException):
 class Server:
     """Serves one Config in this process: `Server(Config("module:app")).run()`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, daemon: identity.Daemon | None = None) -> None:
         self.config = config
+        self._daemon = daemon
+        self._notifier = Notifier()
         self.addresses: list[str] = []  # where it listens, as the start lines show it; filled by run()
         self._engine: Engine | None = None
         self._stopping = False
@@ -64,11 +69,19 @@ class Server:
         Signals are handled only in the main thread. Raises a DuckfastError when the server cannot start; whatever
         happens, sockets are closed and the previous signal handlers are back afterwards.
         """
-        logs.configure(self.config.log_level)
+        config = self.config
+        logs.configure(config.log_level)
+        self._notifier = Notifier.take(os.environ)
+        identity.apply_umask(config)
+        identity.set_title(config.name)
         with StopSignals(self._on_signal) as signals, contextlib.suppress(_StoppedBeforeServing):
-            listeners = sockets.bind_all(sockets.addresses(self.config))
+            whom = identity.resolve(config)
+            options = sockets.options(config, None if whom is None else whom.owner)
+            listeners = sockets.bind_all(sockets.addresses(config), options)
             try:
-                self._serve(listeners, signals)
+                with identity.pid_file(config):
+                    identity.drop(whom)
+                    self._serve(listeners, signals)
             finally:
                 sockets.close_all(listeners)
         log.info("stopped")
@@ -77,6 +90,7 @@ class Server:
         """Begin the graceful stop, from any thread; run() returns when it is done."""
         self._stopping = True
         if self._engine is not None:
+            self._notifier.stopping()
             self._engine.stop()
 
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
@@ -92,8 +106,12 @@ class Server:
             for address in self.addresses:
                 log.info("duckfast %s serving %s (%s) on %s (pid %d)",
                          __version__, name, describe_engine(config), address, os.getpid())
+            self._notifier.ready(f"serving {name}")
+            if self._daemon is not None:
+                self._daemon.ready()
 
-        engine = make_engine(app, config, listening, ready)
+        beat = None if self._notifier.interval is None else functools.partial(self._notifier.maybe_beat, HEARTBEAT)
+        engine = make_engine(app, config, listening, ready, beat)
         self._engine = engine
         if self._stopping:
             return
@@ -114,6 +132,7 @@ class Server:
             raise _StoppedBeforeServing
         log.info("%s: stopping, requests in progress have %gs; once more ends at once",
                  name, self.config.timeout_graceful_shutdown)
+        self._notifier.stopping()
         self._engine.stop()
 
 
@@ -163,16 +182,20 @@ def count_leftovers() -> None:
 
 
 def make_engine(
-    app: Callable[..., Any], config: Config, listening: list[socket.socket], ready: Callable[[], None]
+    app: Callable[..., Any],
+    config: Config,
+    listening: list[socket.socket],
+    ready: Callable[[], None],
+    heartbeat: Callable[[], None] | None = None,
 ) -> Engine:
     # Imported here, so that a WSGI server never loads asyncio and an ASGI server no thread engine.
     if config.interface == "wsgi":
         from .wsgi import ThreadEngine
 
-        return ThreadEngine(app, config, listening, ready=ready)
+        return ThreadEngine(app, config, listening, heartbeat, ready)
     from .asgi import AsyncEngine
 
-    return AsyncEngine(app, config, listening, ready=ready)
+    return AsyncEngine(app, config, listening, heartbeat, ready)
 
 
 def describe_engine(config: Config) -> str:
@@ -186,12 +209,16 @@ def describe_engine(config: Config) -> str:
 
 def serve(config: Config) -> int:
     """Run a server as a process does: the exit code, 0 after a graceful stop; a failure is told in a line on stderr."""
+    daemon = identity.daemonize() if config.daemon else None
+    code = 0
     try:
-        Server(config).run()
+        Server(config, daemon).run()
     except DuckfastError as error:
         tell(error)
-        return error.exit_code
-    return 0
+        code = error.exit_code
+    if daemon is not None:
+        daemon.ended(code)
+    return code
 
 
 def tell(error: DuckfastError) -> None:

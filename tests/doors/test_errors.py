@@ -91,7 +91,7 @@ def test_port_in_use_is_told_before_the_application_is_imported(write: Write) ->
         (("--prot", "80"), "there is no option --prot; did you mean --port?"),
         (("--port", "http"), "--port must be a whole number from 0 to 65535; got 'http'"),
         (("--interface", "agsi"), "--interface must be auto, asgi, asgi2 or wsgi; got 'agsi', did you mean 'asgi'?"),
-        (("-b", "localhost"), "cannot listen on 'localhost': give host:port, [v6]:port, unix:PATH or fd://N"),
+        (("-b", "localhost"), "cannot listen on 'localhost': give host:port, [v6]:port, unix:PATH, unix:@NAME or fd://N"),
         (
             ("--fd", "63"),
             "cannot listen on fd://63: no such descriptor was inherited; pass an open one",

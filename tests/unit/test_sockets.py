@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,20 @@ import pytest
 from duckfast import sockets
 from duckfast.config import Config
 from duckfast.exceptions import BindError
-from duckfast.sockets import Address, Listener, bind_all, close_all, describe, listen_all, parse_bind
+from duckfast.sockets import (
+    Address,
+    Listener,
+    Options,
+    adopt,
+    another_set,
+    bind_all,
+    close_all,
+    describe,
+    hand_over,
+    listen_all,
+    parse_bind,
+    take_back,
+)
 
 
 @pytest.fixture
@@ -58,7 +73,9 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
         ("unix:run/a.sock", Address(path="run/a.sock")),
         ("unix:/run/a.sock", Address(path="/run/a.sock")),
         ("unix:///run/a.sock", Address(path="/run/a.sock")),
+        ("unix:@a", Address(path="@a")),
         ("fd://3", Address(fd=3)),
+        ("inherited://3", Address(fd=3, owned=True)),
     ],
 )
 def test_bind_forms(text: str, address: Address) -> None:
@@ -84,7 +101,7 @@ def test_host_and_port_count_only_without_other_addresses() -> None:
 
 
 def test_addresses_are_written_as_they_are_typed() -> None:
-    for text in ("127.0.0.1:80", "[::1]:80", "unix:/run/a", "fd://3"):
+    for text in ("127.0.0.1:80", "[::1]:80", "unix:/run/a", "unix:@a", "fd://3", "inherited://3"):
         assert str(parse_bind(text)) == text
 
 
@@ -125,6 +142,92 @@ def test_both_wildcards_share_a_port(bound: list[Listener]) -> None:
     ports = {listener.socket.getsockname()[1] for listener in bound}
     assert {listener.socket.family for listener in bound} == {socket.AF_INET, socket.AF_INET6}
     assert len(ports) == 1
+
+
+@needs_ipv6
+def test_dual_stack_listens_for_both_kinds_on_one_socket(bound: list[Listener]) -> None:
+    bound += bind_all([parse_bind("[::]:0")], Options(ipv6_only=False))
+    listen_all(bound, 16)
+    port = bound[0].socket.getsockname()[1]
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, port), 5):
+            pass
+
+
+@needs_ipv6
+def test_dual_stack_wildcard_is_one_listener(bound: list[Listener]) -> None:
+    bound += bind_all([parse_bind("*:0")], Options(ipv6_only=False))
+    assert [listener.socket.family for listener in bound] == [socket.AF_INET6]
+
+
+@needs_ipv6
+def test_ipv6_alone_leaves_ipv4_to_others(bound: list[Listener]) -> None:
+    bound += bind_all([parse_bind("[::]:0")])
+    listen_all(bound, 16)
+    port = bound[0].socket.getsockname()[1]
+    bound += bind_all([Address(host="0.0.0.0", port=port)])
+    listen_all(bound, 16)
+
+
+# Several sockets on one address -------------------------------------------------------------------------------------
+
+
+def test_every_slot_has_a_queue_of_its_own_with_reuse_port(bound: list[Listener]) -> None:
+    options = Options(reuse_port=True)
+    first = bind_all([Address(host="127.0.0.1", port=0)], options)
+    second = another_set(first, options)
+    bound += first + second
+    listen_all(bound, 64)
+    assert first[0].socket.getsockname() == second[0].socket.getsockname()
+    clients = [socket.create_connection(first[0].socket.getsockname(), 5) for _ in range(64)]
+    accepted = []
+    for listener in bound:
+        number = 0
+        while True:
+            try:
+                listener.socket.accept()[0].close()
+            except BlockingIOError:
+                break
+            number += 1
+        accepted.append(number)
+    for client in clients:
+        client.close()
+    assert sum(accepted) == 64
+    if sys.platform == "linux":  # elsewhere one of them may get all
+        assert all(accepted)
+
+
+def test_slots_share_what_cannot_be_bound_twice(path: str, bound: list[Listener]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        places = [Address(path=path), Address(fd=inherited.fileno()), Address(host="127.0.0.1", port=0)]
+        bound += bind_all(places)
+        assert another_set(bound, Options()) == bound
+        assert another_set(bound[:2], Options(reuse_port=True)) == bound[:2]
+
+
+def test_address_stays_taken_for_others_without_reuse_port(bound: list[Listener]) -> None:
+    bound += bind_all([Address(host="127.0.0.1", port=0)])
+    listen_all(bound, 1)
+    port = bound[0].socket.getsockname()[1]
+    with pytest.raises(BindError, match="in use"):
+        bind_all([Address(host="127.0.0.1", port=port)], Options(reuse_port=True))
+
+
+def test_listeners_are_kept_when_their_place_is_asked_for_again(bound: list[Listener]) -> None:
+    first, second, third = (Address(host="127.0.0.1", port=0), Address(host="127.0.0.2", port=0), Address(host="127.0.0.3"))
+    bound += bind_all([first, second])
+    again = bind_all([second, third], have=bound)
+    bound.append(again[1])
+    assert again[0] is bound[1]
+    assert again[1].place == third
+
+
+def test_listeners_that_are_kept_stay_open_when_a_new_place_fails(bound: list[Listener]) -> None:
+    place = Address(host="127.0.0.1", port=0)
+    bound += bind_all([place])
+    with pytest.raises(BindError):
+        bind_all([place, Address(path="no/such/directory.sock")], have=bound)
+    assert bound[0].fileno() >= 0
 
 
 def test_name_is_bound_on_every_address_it_has(bound: list[Listener]) -> None:
@@ -231,6 +334,106 @@ def test_impossible_socket_paths_are_told(path: str) -> None:
     assert "without a path" in refusal(Address(path=""))
 
 
+@pytest.mark.parametrize("permissions", [0o600, 0o660, 0o777])
+def test_socket_file_has_the_permissions_it_is_given(path: str, permissions: int) -> None:
+    listeners = bind_all([Address(path=path)], Options(uds_permissions=permissions))
+    assert os.stat(path).st_mode & 0o777 == permissions
+    close_all(listeners)
+
+
+def test_socket_file_has_what_the_umask_leaves_otherwise(path: str) -> None:
+    previous = os.umask(0o027)
+    try:
+        listeners = bind_all([Address(path=path)])
+    finally:
+        os.umask(previous)
+    assert os.stat(path).st_mode & 0o777 == 0o750
+    close_all(listeners)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_socket_file_is_given_to_whom_the_server_becomes(path: str) -> None:
+    listeners = bind_all([Address(path=path)], Options(owner=(65534, 65533)))
+    assert (os.stat(path).st_uid, os.stat(path).st_gid) == (65534, 65533)
+    close_all(listeners)
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names without a file")
+
+
+@linux_only
+def test_abstract_name_is_served_without_a_file(path: str, bound: list[Listener]) -> None:
+    name = f"@duckfast-test-{os.getpid()}"
+    bound += bind_all([Address(path=name)])
+    listen_all(bound, 1)
+    assert describe(bound[0].socket) == f"unix:{name}"
+    assert os.listdir() == []
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + name[1:])
+    assert "in use" in refusal(Address(path=name))
+
+
+@linux_only
+def test_impossible_abstract_names_are_told() -> None:
+    assert "the name is missing" in refusal(Address(path="@"))
+    assert "longer than" in refusal(Address(path="@" + "x" * 108))
+
+
+# Carried across an exec ---------------------------------------------------------------------------------------------
+
+SUCCESSOR = """
+import os, sys
+from duckfast import sockets
+listeners = sockets.adopt(os.environ["LISTENERS"])
+assert not any(listener.socket.get_inheritable() for listener in listeners)
+print(*[sockets.describe(listener.socket) for listener in listeners], *[listener.place for listener in listeners])
+sockets.close_all(listeners)
+"""
+
+
+def test_listeners_go_to_a_successor_which_then_removes_the_socket_file(path: str, bound: list[Listener]) -> None:
+    bound += bind_all([Address(host="127.0.0.1", port=0), Address(path=path)])
+    listen_all(bound, 1)
+    text = hand_over(bound)
+    numbers = [listener.fileno() for listener in bound]
+    assert all(os.get_inheritable(number) for number in numbers)
+    ended = subprocess.run(
+        [sys.executable, "-c", SUCCESSOR],
+        env={**os.environ, "LISTENERS": text},
+        close_fds=False,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    take_back(bound)
+    assert not any(os.get_inheritable(number) for number in numbers)
+    assert ended.stdout.split() == [describe(bound[0].socket), "unix:a.sock", "127.0.0.1:0", "unix:a.sock"]
+    assert not os.path.exists(path)
+
+
+def test_file_stays_for_the_successor_when_the_last_server_closes(path: str) -> None:
+    last = bind_all([Address(path=path)])
+    listen_all(last, 1)
+    text = hand_over(last).replace(f'"fd": {last[0].fileno()}', f'"fd": {os.dup(last[0].fileno())}')
+    successor = adopt(text)
+    close_all(last, remove=False)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    close_all(successor)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("text", ["", "[3]", '[{"fd": 3}]', "{}x"])
+def test_text_that_describes_no_listeners_is_refused(text: str) -> None:
+    with pytest.raises(BindError, match="does not describe them"):
+        adopt(text)
+
+
+def test_listener_that_did_not_come_through_is_told() -> None:
+    with pytest.raises(BindError, match="no such descriptor was inherited"):
+        adopt('[{"fd": 9999, "path": null, "identity": null, "place": null}]')
+
+
 # Inherited descriptors ----------------------------------------------------------------------------------------------
 
 
@@ -243,6 +446,16 @@ def test_inherited_listener_is_used_and_stays_its_owners(bound: list[Listener]) 
         close_all(listeners)
         with socket.create_connection(inherited.getsockname(), 5):
             pass
+
+
+def test_descriptor_of_our_own_is_closed_with_its_listener() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        number = os.dup(inherited.fileno())
+        listeners = bind_all([Address(fd=number, owned=True)])
+        assert listeners[0].fileno() == number
+        close_all(listeners)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
 def test_inherited_socket_file_is_not_removed(path: str) -> None:
