@@ -16,16 +16,19 @@ OPENING = """\
 
 <!-- Written by `make docs` from src/duckfast/config.py. Edit the table there, not this page. -->
 
-Every option has three spellings: `--timeout-keep-alive 10s` on the command line, `DUCKFAST_TIMEOUT_KEEP_ALIVE=10s` in
-the environment, `timeout_keep_alive="10s"` as a keyword of `duckfast.run()` and `duckfast.Config`. The command line
-wins over the environment.
+Every option has four spellings: `--timeout-keep-alive 10s` on the command line, `DUCKFAST_TIMEOUT_KEEP_ALIVE=10s` in
+the environment, `timeout-keep-alive = "10s"` in a [file](configuration.md), `timeout_keep_alive="10s"` as a keyword of
+`duckfast.run()` and `duckfast.Config`. The command line wins over the environment, and the environment over files.
 
 Durations take a unit (`500ms`, `10s`, `2m`, `1h`; without one: seconds), sizes too (`8190`, `64k`, `10m`; powers of
 1024). Switches have a `--no-` form. An option that may be repeated is, in the environment, one value with the items
 separated as its row says, and in code a list.
 
 `duckfast TARGET` serves `module:attribute`, `module:factory()`, `module` (its `app` or `application`) or a path such as
-`app.py`; without a target the built-in demo app. The target is `DUCKFAST_APP` in the environment and `app` in code.
+`app.py`; without a target the built-in demo app. The target is `DUCKFAST_APP` in the environment and `app` in code and files.
+
+`-c FILE`, `--config FILE` reads settings from a file too, `--print-config` shows every setting with where it comes from, and
+`--check-config` loads settings and application and says whether all is well.
 """
 
 ALIASES = """
@@ -57,7 +60,8 @@ def default(setting: Setting) -> str:
 
 
 def row(setting: Setting) -> str:
-    cells = (option(setting), default(setting), setting.help.replace("|", "\\|"), code(setting.environment_name))
+    names = ", ".join(code(name) for name in (setting.environment_name, setting.fallback_name) if name)
+    cells = (option(setting), default(setting), setting.help.replace("|", "\\|"), names)
     return f"| {' | '.join(cells)} |"
 
 

@@ -11,16 +11,16 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, log
-from .config import GROUPS, SETTINGS, Config, Setting, misspelled_environment, nearest_setting, read_environment
-from .exceptions import ConfigError
+from . import __version__, foreign, log, printing
+from .config import CONFIGURATION, FILE_VARIABLE, GROUPS, SETTINGS, Setting
+from .exceptions import ConfigError, DuckfastError
 from .kinds import Many, Switch
-from .server import serve, tell
+from .server import check, serve, tell
+from .sources import COMMAND_LINE, Layer, Sources
 
 PROGRAM = "duckfast"
 MAX_HELP_WIDTH = 110  # columns; longer lines are hard to read
 HELP_INDENT = 6  # columns
-OTHER_ADDRESSES = ("bind", "uds", "fd")  # used in place of host and port
 
 INTRODUCTION = f"""\
 Usage: {PROGRAM} [OPTIONS] [TARGET]
@@ -31,9 +31,17 @@ Usage: {PROGRAM} [OPTIONS] [TARGET]
   or a path: app.py, dir/app.py:attribute. [DUCKFAST_APP]
 
   Times take a unit (500ms, 10s, 2m, 1h), sizes too (8190, 64k, 10m). Every
-  option can also be set in the environment, by the name in its brackets; the
-  command line wins.
+  option can also be set in a file (duckfast.toml, pyproject.toml, --config)
+  and in the environment, by the name in its brackets. Later ones win, the
+  command line last.
 """
+
+# Options that are no settings: what to do, and where settings are.
+ACTIONS = {
+    ("-c", "--config"): ("FILE", f"Read settings from this file, TOML or Python, too. [{FILE_VARIABLE}]"),
+    ("--print-config",): ("", "Show every setting as TOML, with where it comes from, and exit."),
+    ("--check-config",): ("", "Load the settings and the application, say whether all is well, and exit."),
+}
 
 
 class Command(click.Command):
@@ -44,20 +52,27 @@ class Command(click.Command):
         parts = [INTRODUCTION]
         for group in GROUPS:
             rows = [row for row in SETTINGS.values() if row.group == group and row.flags]
-            if rows:
-                parts.append(f"{group}:\n" + "".join(_help_of(row, width) for row in rows))
+            text = "".join(_help_of(row, width) for row in rows)
+            if group == CONFIGURATION:
+                text = "".join(_entry(flags, *entry, width) for flags, entry in ACTIONS.items()) + text
+            if text:
+                parts.append(f"{group}:\n{text}")
         parts.append("Other:\n  --version\n      Show the version and exit.\n  -h, --help\n      Show this and exit.")
         return "\n".join(parts)
 
 
 def _help_of(row: Setting, width: int) -> str:
-    metavar = f" {row.kind.metavar}" if row.kind.metavar else ""
     default = row.kind.show(row.default)
     notes = [f"default: {default}"] if default else []
-    notes.append(row.environment_name)
-    text = textwrap.wrap(f"{row.help} [{'; '.join(notes)}]", width - HELP_INDENT, break_on_hyphens=False)
-    flags = ", ".join(row.flags).replace(", --no-", " / --no-") if isinstance(row.kind, Switch) else ", ".join(row.flags)
-    return f"  {flags}{metavar}\n{textwrap.indent(chr(10).join(text), ' ' * HELP_INDENT)}\n"
+    notes += [name for name in (row.environment_name, row.fallback_name) if name]
+    return _entry(row.flags, row.kind.metavar, f"{row.help} [{'; '.join(notes)}]", width)
+
+
+def _entry(flags: tuple[str, ...], metavar: str, text: str, width: int) -> str:
+    spellings = ", ".join(flags).replace(", --no-", " / --no-")
+    lines = textwrap.wrap(text, width - HELP_INDENT, break_on_hyphens=False)
+    head = f"{spellings} {metavar}".rstrip()
+    return f"  {head}\n{textwrap.indent(chr(10).join(lines), ' ' * HELP_INDENT)}\n"
 
 
 def _option_of(row: Setting) -> click.Option:
@@ -74,6 +89,8 @@ def _options() -> Iterable[click.Parameter]:
     for row in SETTINGS.values():
         if row.flags:
             yield _option_of(row)
+    for flags, (metavar, _) in ACTIONS.items():
+        yield click.Option(flags, is_flag=not metavar, type=str if metavar else None, default=None)
     yield click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
 
 
@@ -83,49 +100,41 @@ def _show_version(ctx: click.Context, option: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-def read_command_line(given: dict[str, Any]) -> dict[str, Any]:
+def read_command_line(given: dict[str, Any]) -> Layer:
     """Settings from what click found; what was not given is left out. Raises ConfigError that names the option."""
-    settings = {}
+    layer = Layer(COMMAND_LINE)
     for name, value in given.items():
         row = SETTINGS[name]
         if value is None or value == ():
             continue
         source = row.flags[-1] if row.flags else "TARGET"
-        if isinstance(row.kind, Many):
-            settings[name] = row.read(list(value), source)
-        else:
-            settings[name] = row.read(value, source)
-    return settings
+        layer.values[name] = row.read(list(value) if isinstance(row.kind, Many) else value, source)
+        layer.spellings[name] = source
+    return layer
 
 
-def join(environment: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
-    """Both sources of settings; the command line wins, and an address there replaces every one in the environment."""
-    single = [f"--{name}" for name in ("host", "port") if name in command_line]
-    others = [SETTINGS[name].flags[-1] for name in OTHER_ADDRESSES if name in command_line]
-    if single and others:
-        raise ConfigError(
-            f"{' and '.join(single)} cannot be combined with {' and '.join(others)}; give every address with --bind"
-        )
-    if single or others:
-        environment = {name: value for name, value in environment.items() if name not in OTHER_ADDRESSES}
-    return {**environment, **command_line}
-
-
-def _serve(**given: Any) -> None:
+def _run(config: str | None, print_config: bool, check_config: bool, **given: Any) -> None:
     try:
-        config = Config(**join(read_environment(os.environ), read_command_line(given)))
-    except ConfigError as error:
-        _refuse(str(error))
-    log.configure(config.log_level)
-    for name, meant in misspelled_environment(os.environ).items():
-        log.log.warning("%s is not a setting and has no effect; did you mean %s?", name, meant)
-    sys.exit(serve(config))
+        sources = Sources.take(read_command_line(given), config, os.environ)
+        reading = sources.read()
+        if print_config:
+            click.echo(printing.describe(reading.config, reading.origins), nl=False)
+        log.configure(reading.config.log_level)
+        for note in reading.notes:
+            log.log.warning(note)
+        if check_config:
+            click.echo(f"{PROGRAM}: {check(reading.config)}")
+    except DuckfastError as error:
+        tell(error)
+        sys.exit(error.exit_code)
+    if not (print_config or check_config):
+        sys.exit(serve(reading.config, lambda: sources.read().config))
 
 
 COMMAND = Command(
     PROGRAM,
     params=list(_options()),
-    callback=_serve,
+    callback=_run,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -141,8 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         COMMAND.main(arguments, PROGRAM, standalone_mode=False)
     except click.NoSuchOption as error:
-        near = nearest_setting(error.option_name)
-        advice = f"did you mean {SETTINGS[near].flags[0]}?" if near else f"`{PROGRAM} --help` lists all options"
+        advice = foreign.advice(error.option_name) or f"`{PROGRAM} --help` lists all options"
         _refuse(f"there is no option {error.option_name}; {advice}")
     except click.ClickException as error:
         message = error.format_message().rstrip(".")

@@ -32,14 +32,21 @@ from .kinds import (
     Switch,
     Target,
     Text,
+    Variable,
 )
 
 ENVIRONMENT_PREFIX = "DUCKFAST_"
+FILE_VARIABLE = "DUCKFAST_CONFIG"  # names a file with settings, so it is none itself
 
+# Names that platforms set, read when nothing else gives the setting.
+FALLBACKS = {"workers": "WEB_CONCURRENCY", "forwarded_allow_ips": "FORWARDED_ALLOW_IPS"}
+
+CONFIGURATION = "Configuration"
 APPLICATION, ADDRESSES, PROCESSES, IDENTITY = "Application", "Where to listen", "Processes", "Process identity"
 ENGINE = "Engine"
 ANSWERS, LOGS, LIMITS, TIMEOUTS = "Answers", "Logs", "Limits", "Timeouts"
-GROUPS = (APPLICATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, ANSWERS, LOGS, LIMITS, TIMEOUTS)  # in the order of --help
+# In the order of --help.
+GROUPS = (APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, ANSWERS, LOGS, LIMITS, TIMEOUTS)
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,16 @@ class Setting:
     flags: tuple[str, ...]  # spellings on the command line that --help shows; none for the target
     aliases: tuple[str, ...]  # the same setting's names in gunicorn and granian, accepted and not shown
 
+    secret: bool = False  # its value is not printed
+
     @property
     def environment_name(self) -> str:
         return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def fallback_name(self) -> str | None:
+        """What else in the environment is read, when nothing gives the setting."""
+        return FALLBACKS.get(self.name)
 
     def read(self, value: object, source: str) -> Any:
         """The value in its own type. Raises ConfigError naming `source`, the place where the person wrote it."""
@@ -81,9 +95,10 @@ def setting(
     *,
     flags: tuple[str, ...] | None = None,
     aliases: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
     """A field of Config with its row of the table; without `flags` the option is the field's name with dashes."""
-    metadata = {"group": group, "kind": kind, "help": help, "flags": flags, "aliases": aliases}
+    metadata = {"group": group, "kind": kind, "help": help, "flags": flags, "aliases": aliases, "secret": secret}
     if isinstance(default, list):
         return field(default_factory=list, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -124,6 +139,22 @@ class Config:
         aliases=("--asgi-lifespan",),
     )
     root_path: str = setting(APPLICATION, Text("PREFIX"), "", "Path under which a proxy has mounted the application.")
+
+    env_file: list[str] = setting(
+        CONFIGURATION,
+        Many(Path("FILE", "a file"), r"[,\s]+"),
+        [],
+        "Read environment variables from this file, those that are not set yet. May be repeated.",
+        aliases=("--env-files",),
+    )
+    env: list[tuple[str, str]] = setting(
+        CONFIGURATION,
+        Many(Variable(), r"[\r\n]+"),
+        [],
+        "Set this in the environment of the application. May be repeated (in the environment: one per line).",
+        flags=("-e", "--env"),
+        secret=True,
+    )
 
     host: str = setting(ADDRESSES, Text("HOST"), "127.0.0.1", "Listen on this address; a name listens on all it has.")
     port: int = setting(ADDRESSES, Number(0, MAX_PORT), 8000, "Listen on this port. 0: any free one, told in the log.")
@@ -337,7 +368,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def misspelled_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """DUCKFAST_* names that are nearly a setting's, and what was probably meant. Others may belong to something else."""
-    known = {row.environment_name for row in SETTINGS.values()}
+    known = {row.environment_name for row in SETTINGS.values()} | {FILE_VARIABLE}
     strangers = [name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
     near = {name: nearest_setting(name.removeprefix(ENVIRONMENT_PREFIX)) for name in strangers}
     return {name: SETTINGS[row].environment_name for name, row in near.items() if row is not None}

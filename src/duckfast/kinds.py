@@ -72,6 +72,31 @@ class Account:
         return str(value)
 
 
+class Variable:
+    """A name and a value for the environment of the process."""
+
+    metavar = "NAME=VALUE"
+    expects = "NAME=VALUE"
+
+    def read(self, value: object) -> tuple[str, str]:
+        if isinstance(value, str):
+            name, equals, content = value.partition("=")
+            if not equals:
+                raise ValueError
+        elif isinstance(value, (tuple, list)) and len(value) == 2:
+            name, content = value
+        else:
+            raise ValueError
+        if isinstance(content, int) and not isinstance(content, bool):
+            content = str(content)  # a number in a table of a TOML file
+        if not isinstance(name, str) or not isinstance(content, str) or not name or "\0" in name + content or "=" in name:
+            raise ValueError
+        return name, content
+
+    def show(self, value: Any) -> str:
+        return f"{value[0]}={value[1]}"
+
+
 @dataclass(frozen=True)
 class Path:
     metavar: str = "PATH"

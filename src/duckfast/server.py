@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, _debug, demo, identity, importer, sockets
+from . import __version__, _debug, demo, environment, identity, importer, sockets
 from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
@@ -71,6 +71,7 @@ class Server:
         """
         config = self.config
         logs.configure(config.log_level)
+        environment.apply(config)
         self._notifier = Notifier.take(os.environ)
         identity.apply_umask(config)
         identity.set_title(config.name)
@@ -207,8 +208,21 @@ def describe_engine(config: Config) -> str:
     return "wsgi, 1 thread" if config.threads == 1 else f"wsgi, up to {config.threads} threads"
 
 
-def serve(config: Config) -> int:
-    """Run a server as a process does: the exit code, 0 after a graceful stop; a failure is told in a line on stderr."""
+def check(config: Config) -> str:
+    """Load everything that a server would, without listening: a line that says what was found. Raises a DuckfastError."""
+    environment.apply(config)
+    places = sockets.addresses(config)
+    identity.resolve(config)
+    _, decided = load(config)
+    listening = ", ".join(map(str, places))
+    return f"all is well: {importer.name_application(config.app)} ({describe_engine(decided)}) on {listening}"
+
+
+def serve(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Run a server as a process does: the exit code, 0 after a graceful stop; a failure is told in a line on stderr.
+
+    `reread` reads the configuration anew, for a reload.
+    """
     daemon = identity.daemonize() if config.daemon else None
     code = 0
     try:

@@ -9,7 +9,6 @@ hand_over() with adopt() carries them across an exec. A socket file is removed b
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Any
 from .config import Config
 from .exceptions import BindError
 from .kinds import MAX_PORT
+from .log import log
 
 BIND_FORMS = "host:port, [v6]:port, unix:PATH, unix:@NAME or fd://N"
 INHERITED = "inherited://"  # then a number: a descriptor that this very process was given (systemd), its own to close
@@ -80,8 +80,12 @@ class Listener:
         """
         self.socket.close()
         if remove and self.path is not None and _identity(self.path) == self.identity:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(self.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:  # as another user by now; the next start sees that nobody answers there
+                log.debug("the socket file %s stays: %s", self.path, error.strerror)
 
 
 def addresses(config: Config) -> list[Address]:

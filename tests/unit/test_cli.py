@@ -8,14 +8,15 @@ import click
 import pytest
 
 from duckfast import __version__
-from duckfast.cli import COMMAND, join, main, read_command_line
+from duckfast.cli import ACTIONS, COMMAND, main, read_command_line
 from duckfast.config import GROUPS, SETTINGS, Config
 from duckfast.exceptions import ConfigError
 from duckfast.kinds import Switch
 
 
 def settings_of(*arguments: str) -> dict[str, Any]:
-    return read_command_line(COMMAND.make_context("duckfast", list(arguments)).params)
+    given = COMMAND.make_context("duckfast", list(arguments)).params
+    return read_command_line({name: value for name, value in given.items() if name in SETTINGS}).values
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_target_and_options_become_settings() -> None:
 
 
 def test_every_setting_has_an_option() -> None:
-    examples = {"bind": "a:1", "headers": "A: b"}
+    examples = {"bind": "a:1", "headers": "A: b", "env": "A=b"}
     for row in SETTINGS.values():
         for flag in (*row.flags, *row.aliases):
             if isinstance(row.kind, Switch):
@@ -67,18 +68,17 @@ def test_bad_value_names_the_option() -> None:
         settings_of("--header", "a: b", "--header", "x")
 
 
-def test_command_line_wins_over_the_environment() -> None:
-    assert join({"port": 1, "threads": 2}, {"port": 3}) == {"port": 3, "threads": 2}
-
-
-def test_address_on_the_command_line_replaces_those_of_the_environment() -> None:
-    assert join({"uds": "a", "bind": ["b:1"]}, {"port": 3}) == {"port": 3}
-    assert join({"uds": "a", "bind": ["b:1"]}, {"fd": 3}) == {"fd": 3}
-
-
-def test_port_beside_other_addresses_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--port cannot be combined with --bind and --uds"):
-        join({}, {"port": 1, "bind": ["a:1"], "uds": "b"})
+def test_short_names_of_gunicorn_are_ours() -> None:
+    given = settings_of("-p", "a.pid", "-u", "web", "-g", "www", "-m", "027", "-n", "site", "-D", "-e", "A=b=c")
+    assert given == {
+        "pid": "a.pid",
+        "user": "web",
+        "group": "www",
+        "umask": 0o027,
+        "name": "site",
+        "daemon": True,
+        "env": [("A", "b=c")],
+    }
 
 
 def test_help_shows_every_group_option_default_and_environment_name(help_text: str) -> None:
@@ -89,6 +89,8 @@ def test_help_shows_every_group_option_default_and_environment_name(help_text: s
         assert row.environment_name in words
         for flag in row.flags:
             assert flag in words
+    for flags in ACTIONS:
+        assert ", ".join(flags) in words
     assert "[default: 127.0.0.1; DUCKFAST_HOST]" in words
     assert "[default: 64k; DUCKFAST_LIMIT_REQUEST_HEAD]" in words
     assert "--access-log / --no-access-log" in words
@@ -114,6 +116,7 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("--prot", "1"), "there is no option --prot; did you mean --port?"),
         (("--workers-connections", "1"), "there is no option --workers-connections; did you mean --limit-connections?"),
+        (("--runtime-mode", "st"), "there is no option --runtime-mode; nothing to set here; leave it out"),
         (("--frobnicate",), "there is no option --frobnicate; `duckfast --help` lists all options"),
         (("--port",), "option '--port' requires an argument; `duckfast --help` lists all options"),
         (("a", "b"), "got unexpected extra argument (b); `duckfast --help` lists all options"),
