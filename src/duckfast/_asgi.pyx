@@ -614,7 +614,6 @@ cdef class ASGIExchange(Exchange):
         self.scope = self.service._scopes.build(self.channel, head)
         self.http_1_0 = head.minor == 0
         self.te_trailers = head.te_trailers
-        self.told = self.channel.reactor.stopping
         if length <= 0 and not head.chunked:
             self.body = BODY_WHOLE
             return 0
@@ -659,8 +658,7 @@ cdef class ASGIExchange(Exchange):
         return _wake(self.senders)
 
     cdef int draining(self) except -1:
-        # A request whose body still arrives goes on reading; what listens for the end of an open stream hears it now.
-        self.told = True
+        # What listens for the end of an open stream hears it now.
         return _wake(self.receivers)
 
     # --- receive
@@ -677,7 +675,11 @@ cdef class ASGIExchange(Exchange):
         if self.response == RESPONDED or self.gone and self.body != BODY_WHOLE:
             return {"type": "http.disconnect"}
         if self.body == BODY_DELIVERED:
-            return {"type": "http.disconnect"} if self.told else None
+            # The end of the engine concerns those whose response has begun and may have no end. The others are still to answer:
+            # an application that stops its work at http.disconnect (Django) would leave its client without an answer.
+            if self.told or self.service.reactor.retiring and self.response != AWAIT_START:
+                return {"type": "http.disconnect"}
+            return None
         if self.body == BODY_WHOLE:
             self.body = BODY_DELIVERED
             return {"type": "http.request", "body": self._take_body(), "more_body": False}
@@ -778,6 +780,8 @@ cdef class ASGIExchange(Exchange):
             channel.drop_head()
             raise
         self.response = AWAIT_BODY
+        if self.receivers is not None and channel.reactor.retiring:
+            _wake(self.receivers)
         return READY
 
     cdef int _write_fields(self, object fields) except -1:
@@ -1003,7 +1007,7 @@ cdef class ASGIExchange(Exchange):
         if error is None:
             if response <= AWAIT_BODY:
                 self._complain("the application returned without a response to %s %r", None)
-            elif not self.told:   # a stream that heard of its end may stop where it is
+            elif not self.told and not self.service.reactor.retiring:   # a stream that heard of its end may stop where it is
                 self._complain("the application returned in the middle of its response to %s %r", None)
         elif not cancelled and not (self.gone and _is_of_disconnect(error)):
             self._complain("the application failed on %s %r", error)

@@ -11,9 +11,11 @@ cdef class Crew:
     cdef readonly int limit         # threads at most
     cdef readonly int threads       # threads now
     cdef bint watched               # somebody is awake while the leader is in the app
-    cdef bint stopping
+    cdef bint retiring              # asked to
+    cdef bint stopping              # asked to
+    cdef bint parting               # the deadline has passed: only connections that have ended are waited for
     cdef bint finished
-    cdef int64_t deadline           # of the graceful stop
+    cdef int64_t deadline           # of the retirement or the graceful stop
     cdef double blocked             # moving average: how often an app call outlives the watch's patience, 0 to 1
     cdef object _spawn
     cdef object _drained
@@ -24,6 +26,7 @@ cdef class Crew:
     cdef bint may_hold_back(self, Desk desk, int fd) noexcept   # what is sent to fd now: the watch pushes it if the app is slow to go on
     cdef int give_up(self, object failure) except -1  # the app wants the process to end
     cdef int _lead(self, Desk desk) except -1
-    cdef int _keep_up(self, Desk desk) except -1
+    cdef int _keep_up(self, Desk desk, int64_t time) except -1
+    cdef int _go_on_ending(self, Desk desk, int64_t time) except -1
     cdef int _wait(self, Desk desk) except -1
     cdef int _stand_in(self) except -1

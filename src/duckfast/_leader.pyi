@@ -28,5 +28,8 @@ class Crew:
     def stop(self, seconds: float) -> None:
         """Begin to drain, for so long at most; from any thread or signal handler."""
 
+    def retire(self, seconds: float) -> None:
+        """End accepting, and every connection with its next response, within so long; from any thread or signal handler."""
+
     def finish(self) -> None:
         """End every thread that is not in the app."""

@@ -328,10 +328,18 @@ cdef class Crew:
         self.watched = False
 
     def stop(self, double seconds) -> None:
-        """Begins the drain; connections that are left after `seconds` are reset. From any thread or signal handler."""
+        """Begins the drain; requests that are left after `seconds` are reset. From any thread or signal handler."""
         if not self.stopping:
             self.deadline = now() + <int64_t>(seconds * 1e9)
             self.stopping = True
+        self.reactor.wake()
+
+    def retire(self, double seconds) -> None:
+        """Ends accepting, and every connection with its next response, within `seconds`. From any thread or signal handler."""
+        if not self.stopping and not self.retiring:
+            self.deadline = now() + <int64_t>(seconds * 1e9)
+            self.retiring = True
+        self.reactor.announce_end()
         self.reactor.wake()
 
     def finish(self) -> None:
@@ -345,7 +353,7 @@ cdef class Crew:
         cdef Channel channel
         cdef uint32_t ready = 0
         reactor.sleeping = False
-        self._keep_up(desk)   # under a load that always blocks nobody ever gets to wait
+        self._keep_up(desk, now())   # under a load that always blocks nobody ever gets to wait
         while self.leader is desk and not self.finished:
             channel = reactor.take_ready(&ready)
             if channel is None:
@@ -354,41 +362,61 @@ cdef class Crew:
                 channel.handle(desk, ready)
         return 0
 
-    cdef int _keep_up(self, Desk desk) except -1:
-        """Deadlines, and the steps of a stop."""
+    cdef int _keep_up(self, Desk desk, int64_t time) except -1:
+        """The heartbeat, deadlines, and the steps of an end."""
         cdef Reactor reactor = self.reactor
-        reactor.expire(desk)
-        if not self.stopping:
-            return 0
-        if not reactor.stopping:
+        if time >= reactor.beat_at:
+            reactor.beat(time)
+        reactor.expire(desk, time)
+        if self.retiring or self.stopping:
+            self._go_on_ending(desk, time)
+        return 0
+
+    cdef int _go_on_ending(self, Desk desk, int64_t time) except -1:
+        cdef Reactor reactor = self.reactor
+        cdef bint accepted = not reactor.retiring
+        if self.stopping:
             reactor.drain(desk)
+        else:
+            reactor.retire()
+        if accepted:
             self._drained()
-        if reactor.open_connections == 0 or now() >= self.deadline:
-            reactor.abort()
-            self.finish()
+        if reactor.open_connections and time < self.deadline:
+            return 0
+        if not self.parting:
+            self.parting = True
+            self.deadline = time + <int64_t>(reactor.part(desk) * 1e9)
+            if reactor.open_connections:
+                return 0
+        reactor.abort()
+        self.finish()
         return 0
 
     cdef int _wait(self, Desk desk) except -1:
         """Everything ready is handled: sleep until there is more."""
         cdef Reactor reactor = self.reactor
         cdef int64_t at
-        self._keep_up(desk)
-        if self.finished or self.leader is not desk or reactor.ready_head is not None:
+        cdef int64_t time = now()
+        self._keep_up(desk, time)
+        if self.finished or self.leader is not desk:
             return 0
-        at = reactor.next_deadline()
-        if self.stopping:
+        if reactor.ready_head is not None:
+            reactor.poller.look()
+            return 0
+        at = min(reactor.next_deadline(), reactor.beat_at)
+        if self.retiring or self.stopping:
             at = min(at, self.deadline)
         reactor.promised = at
         reactor.sleeping = True
         try:
-            reactor.poller.wait(-1 if at == INT64_MAX else max(0, at - now()))
+            reactor.poller.wait(-1 if at == INT64_MAX else max(0, at - time))
         finally:
             reactor.sleeping = False
         return 0
 
     cdef int _stand_in(self) except -1:
         """A leader needs a follower who notices when it is stuck: one more thread when there is none."""
-        if df_idle(<df_crew*>self._state) == 0 and self.threads < self.limit and not self.stopping:
+        if df_idle(<df_crew*>self._state) == 0 and self.threads < self.limit and not self.stopping and not self.retiring:
             try:
                 self.hire()
             except RuntimeError as error:   # the system gives no more threads: those that there are go on
@@ -400,6 +428,8 @@ cdef class Crew:
         cdef df_crew* state = <df_crew*>self._state
         if self.leader is not desk:
             return 0
+        if self.reactor.clock >= self.reactor.beat_at:
+            self.reactor.beat(self.reactor.clock)
         if self.limit == 1:
             df_enter_unwatched(state)   # nobody could take over; what the call holds back has a watch of its own
             return 0

@@ -33,6 +33,7 @@ cdef class Exchange:
     # The application's side of one request. The channel calls these, on the thread that handles the channel, with the GIL;
     # an exception out of them is a bug of ours and closes the connection. The base class does nothing.
     cdef Channel channel       # None once the response has been finished, or the connection is gone: nothing can be sent any more
+    cdef int64_t since         # when the request began, by the coarse clock
 
     cdef int begin(self, Desk desk) except -1                            # desk.head: make the app's dict; its spans die on return
     cdef int body_data(self, const char* data, size_t size) except -1    # copy what is kept
@@ -41,7 +42,7 @@ cdef class Exchange:
     cdef int disconnected(self) except -1                                # the peer left, or its body broke or timed out
     cdef int half_closed(self) except -1                                 # the peer sent FIN some seconds ago and may be gone: sends still go
     cdef int drained(self) except -1                                     # everything queued has left for the kernel
-    cdef int draining(self) except -1                                    # the server has begun to stop
+    cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
 
 
 cdef enum Sent:
@@ -148,6 +149,7 @@ cdef class Channel:
     cdef int read_timed_out(self, Desk desk) except -1
     cdef int write_timed_out(self) except -1
     cdef int drain(self, Desk desk) except -1
+    cdef int part(self) except -1
     cdef int close(self) except -1
     cdef int abort(self) except -1
     cdef int lost(self) except -1
@@ -155,6 +157,8 @@ cdef class Channel:
     # --- its own
     cdef int _find_server(self) except -1
     cdef bint _drainable(self) noexcept
+    cdef bint _is_idle(self) noexcept
+    cdef bint _is_last_response(self) noexcept
     cdef int _pump(self, Desk desk) except -1
     cdef bint _advance(self, Desk desk) except -1
     cdef int _await_bytes(self) except -1
@@ -199,7 +203,14 @@ cdef class Reactor:
 
     # changing
     cdef bint accepting
-    cdef readonly bint stopping       # draining has begun: idle connections close, every response is a last one
+    cdef bint ending                  # asked to retire: every response from now on is a last one
+    cdef readonly bint retiring       # nothing is accepted any more, and every response is a last one
+    cdef readonly bint stopping       # draining has begun: retiring, and idle connections are closed as well
+    cdef int64_t clock                # when the last request began
+    cdef int64_t beat_at              # when the next heartbeat is due; INT64_MAX: there is none
+    cdef int64_t beat_interval
+    cdef object heartbeat
+    cdef int resumes                  # queued channels that may still be handled before the next look at the kernel's events
     cdef readonly int64_t open_connections
     cdef Channel first                # open channels, newest first
     cdef Channel ready_head, ready_tail
@@ -219,7 +230,8 @@ cdef class Reactor:
     cdef int put_off(self, Channel channel) except -1    # behind all that is not slow
     cdef int queue(self, Channel channel) except -1      # handle it again soon, without an event; wakes a sleeping engine
     cdef int64_t next_deadline(self) noexcept            # INT64_MAX: none
-    cdef int expire(self, Desk desk) except -1           # ends what is past its deadline
+    cdef int expire(self, Desk desk, int64_t time) except -1   # ends what is past its deadline at this time
+    cdef int beat(self, int64_t time) except -1          # the heartbeat, if it is due
 
     cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1
     cdef int move_deadline(self, int64_t at) except -1
@@ -231,4 +243,5 @@ cdef class Reactor:
     cdef int pause_accepting(self, object reason) except -1
     cdef int watch_listeners(self) except -1
     cdef int unwatch_listeners(self) except -1
+    cdef int accept_the_rest(self) except -1
     cdef int forget_channel(self, Channel channel) except -1

@@ -1,6 +1,7 @@
 """Accept, ready events and deadlines for the connections of one engine."""
 
 import socket
+from collections.abc import Callable
 
 from duckfast._accesslog import AccessLog
 from duckfast._http1 import HTTP1Connection
@@ -18,6 +19,7 @@ class Desk:
 class Reactor:
     limits: Limits
     counters: Counters
+    retiring: bool
     stopping: bool
     open_connections: int
     deadline_moved: bool
@@ -51,6 +53,18 @@ class Reactor:
 
     def drain(self, desk: Desk) -> None:
         """Stop accepting, end idle connections, tell the others that their present response is the last."""
+
+    def retire(self) -> None:
+        """Stop accepting for good; every connection ends with the last of the answers it asks for."""
+
+    def announce_end(self) -> None:
+        """Responses say Connection: close from now on, ahead of retire(). From any thread or signal handler."""
+
+    def part(self, desk: Desk) -> float:
+        """Reset what is still in progress and end idle connections; the seconds that those may take to be gone."""
+
+    def set_heartbeat(self, heartbeat: Callable[[], None], seconds: float) -> None:
+        """Have it called about every so many seconds, from a thread that makes progress."""
 
     def abort(self) -> None:
         """Reset every connection that is left."""

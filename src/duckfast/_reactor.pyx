@@ -59,6 +59,8 @@ cdef int SPARE_BLOCKS = 32
 cdef int READS_PER_TURN = 16            # one fast sender must not starve the rest: 1 MiB, then the others
 cdef int REQUESTS_PER_TURN = 64         # the same for pipelined requests
 cdef int ACCEPTS_PER_TURN = 64
+cdef int RESUMES = 8                    # turns of channels that go on by themselves until others are looked for
+cdef int LAST_ACCEPTS = 64              # bursts of accepting when a reactor retires: 4096 connections, more than a usual backlog
 cdef int OVERTAKES = 64                 # quick requests that may go before one that waits because its connection's last one blocked
 cdef uint64_t BODY_PROGRESS = 4096      # bytes that must have come before the body deadline is set anew (else 1 byte would do)
 cdef int64_t SECOND = 1_000_000_000
@@ -329,6 +331,7 @@ cdef class Channel:
         cdef Exchange exchange   # ours while it runs: its response may end, and with it the channel's reference
         if self.deadline != NO_DEADLINE:
             reactor.set_deadline(self, NO_DEADLINE)
+        reactor.clock = now()
         reactor.counters.requests += 1
         reactor.counters.dropped_fields += desk.head.dropped
         self.continue_due = desk.head.expect_continue
@@ -345,6 +348,7 @@ cdef class Channel:
             self.connection.close_after_response()
         exchange = reactor.service.new_exchange(self)
         exchange.channel = self
+        exchange.since = reactor.clock
         self.exchange = exchange
         exchange.begin(desk)
         return 0
@@ -421,6 +425,8 @@ cdef class Channel:
             self.answer_error(408, b"the request body took too long")
         elif deadline == BODY_DEADLINE:
             self.break_off()
+        elif self.reactor.retiring and not self.lingering:
+            self._linger()   # a request that crosses our FIN on its way must not cause a reset
         else:
             self.close()
         return 0
@@ -437,12 +443,28 @@ cdef class Channel:
         cdef Exchange exchange = self.exchange
         if self.closed or self.lingering:
             return 0
-        if exchange is None and not self.response_done and self.connection.between_requests() and not self.readable:
+        if self._is_idle() and not self.readable:
             return self._linger()
         self.connection.close_after_response()
         if exchange is not None:
             exchange.draining()
         return 0
+
+    cdef int part(self) except -1:
+        """The time is up: what is in progress breaks off, an idle connection ends as idle ones do."""
+        if self.closed or self.lingering:
+            return 0
+        if self._is_idle():
+            return self._linger()
+        return self.abort()
+
+    cdef bint _is_idle(self) noexcept:
+        return self.exchange is None and not self.response_done and self.connection.between_requests()
+
+    cdef bint _is_last_response(self) noexcept:
+        """Whether nothing more is asked for on a connection that is to end soon: what was pipelined gets its answers first."""
+        return not self.connection.request_complete or (
+            self.connection.unread() == 0 and not self.pending & READABLE and not (self.readable and not self.peer_finished))
 
     # ------------------------------------------------------------------ the end of a connection
 
@@ -526,6 +548,7 @@ cdef class Channel:
         cdef HTTP1Connection connection = self.connection
         cdef int64_t limit = self.reactor.limits.body_time
         cdef int64_t left
+        cdef int64_t time
         cdef Py_ssize_t count
         cdef Event event
         cdef int fd
@@ -549,15 +572,18 @@ cdef class Channel:
             if count != -EAGAIN and count != -EWOULDBLOCK:
                 self.lost()
                 break
+            time = now()
+            self.reactor.beat(time)
             if self.body_progress == 0 or connection.body_received - self.deadline_mark >= BODY_PROGRESS:
                 self.deadline_mark = connection.body_received
-                self.body_progress = now()
-            left = self.body_progress + limit - now() if limit else -1
-            if limit and left <= 0:
+                self.body_progress = time
+            left = self.body_progress + limit - time if limit else INT64_MAX
+            if left <= 0:
                 self.reactor.counters.timeouts += 1
                 connection.error_status = 408
                 connection.error_reason = b"the request body took too long"
                 return FAILED
+            left = min(left, self.reactor.beat_interval)
             fd = self.transport.fd
             with nogil:
                 wait_ready(fd, False, left)
@@ -565,18 +591,25 @@ cdef class Channel:
 
     cdef bint wait_sent(self) except -1:
         cdef int64_t limit = self.reactor.limits.write_time
+        cdef int64_t time = now()
+        cdef int64_t until = time + limit if limit else INT64_MAX
+        cdef int64_t left
         cdef int fd
         cdef int result
         while self.blocked and not self.closed:
+            left = min(until - time, self.reactor.beat_interval)
             fd = self.transport.fd
             with nogil:
-                result = wait_ready(fd, True, limit if limit else -1)
+                result = wait_ready(fd, True, left)
             if self.closed:
                 break
-            if result == 0:
-                self.write_timed_out()
-            else:
+            time = now()
+            self.reactor.beat(time)
+            if result != 0:
                 self._write_out()
+                until = time + limit if limit else INT64_MAX
+            elif time >= until:
+                self.write_timed_out()
         return not self.closed
 
     # ------------------------------------------------------------------ the response, for the exchange
@@ -596,6 +629,8 @@ cdef class Channel:
     cdef WriteError end_head(self, int64_t body_size, bint trailers) noexcept:
         cdef HTTP1Connection connection = self.connection
         if not connection.request_complete and not self._drainable():
+            connection.close_after_response()
+        if self.reactor.ending and self._is_last_response():
             connection.close_after_response()
         return connection.finish_head(&self.out, &self.response, body_size, trailers)
 
@@ -924,6 +959,7 @@ cdef class Reactor:
         self.poller = Poller()
         self.listeners = []
         self.promised = INT64_MAX
+        self.beat_at = self.beat_interval = INT64_MAX
         self.sleeping = True
         init_timers(&self.head_timers, limits.head_time)
         init_timers(&self.body_timers, limits.body_time)
@@ -968,7 +1004,7 @@ cdef class Reactor:
                 if channel is None:
                     break
                 channel.handle(desk, ready)
-            self.expire(desk)
+            self.expire(desk, now())
         finally:
             self.sleeping = True
             if self.ready_head is not None:
@@ -986,7 +1022,7 @@ cdef class Reactor:
         cdef Channel channel, following
         if self.stopping:
             return
-        self.stopping = True
+        self.stopping = self.retiring = self.ending = True
         self.unwatch_listeners()
         channel = self.first
         while channel is not None:
@@ -994,12 +1030,60 @@ cdef class Reactor:
             channel.drain(desk)
             channel = following
 
+    def retire(self) -> None:
+        """Stops accepting for good. Each connection that is open gets the answers it asks for, the last with Connection: close."""
+        cdef Channel channel, following
+        cdef Exchange exchange
+        if self.retiring:
+            return
+        self.retiring = self.ending = True
+        self.unwatch_listeners()
+        self.accept_the_rest()
+        channel = self.first
+        while channel is not None:
+            following = channel.next
+            exchange = channel.exchange
+            if exchange is not None and not channel.closed:
+                exchange.draining()
+            channel = following
+
+    def announce_end(self) -> None:
+        """Responses say Connection: close from now on, ahead of retire(). From any thread or signal handler."""
+        self.ending = True
+
+    def part(self, Desk desk not None) -> float:
+        """Resets what is still in progress and ends idle connections; the seconds that those may take to be gone."""
+        cdef Channel channel, following
+        self.drain(desk)
+        channel = self.first
+        while channel is not None:
+            following = channel.next
+            channel.part()
+            channel = following
+        return 1.1 * PARTING_TIME / SECOND
+
+    def set_heartbeat(self, heartbeat, double seconds) -> None:
+        """Has it called about every so many seconds, from a thread that makes progress."""
+        self.heartbeat = heartbeat
+        self.beat_interval = <int64_t>(seconds * SECOND)
+        self.beat_at = 0
+
     def abort(self) -> None:
         """Resets every connection that is left."""
         cdef Channel channel
         while self.first is not None:
             channel = self.first   # ours while it goes: the list holds the only other reference
             channel.abort()
+        # One by one: letting go of a whole chain would recurse through it.
+        while self.ready_head is not None:
+            channel = self.ready_head
+            self.ready_head = channel.next_ready
+            channel.next_ready = None
+        while self.slow_head is not None:
+            channel = self.slow_head
+            self.slow_head = channel.next_ready
+            channel.next_ready = None
+        self.ready_tail = self.slow_tail = None
 
     def wake(self) -> None:
         """Makes fileno() readable, from any thread or signal handler."""
@@ -1038,6 +1122,11 @@ cdef class Reactor:
             ready[0] = RESUME
             channel = self.ready_head
             if channel is not None:
+                # A client that always has more to handle must not keep the others, or a deadline, waiting.
+                self.resumes -= 1
+                if self.resumes < 0:
+                    self.resumes = RESUMES
+                    return None
                 self.ready_head = channel.next_ready
                 if self.ready_head is None:
                     self.ready_tail = None
@@ -1128,8 +1217,17 @@ cdef class Reactor:
                 at = timers.ends.next.at
         return at
 
-    cdef int expire(self, Desk desk) except -1:
-        cdef int64_t time = now()
+    cdef int beat(self, int64_t time) except -1:
+        if time < self.beat_at:
+            return 0
+        self.beat_at = time + self.beat_interval
+        try:
+            self.heartbeat()
+        except Exception:
+            _logger.exception("the heartbeat failed")
+        return 0
+
+    cdef int expire(self, Desk desk, int64_t time) except -1:
         cdef Timer* timer
         cdef Channel channel
         cdef uint8_t deadline
@@ -1186,7 +1284,7 @@ cdef class Reactor:
 
     cdef int watch_listeners(self) except -1:
         cdef Listener listener
-        if self.stopping:
+        if self.retiring:
             return 0
         for listener in self.listeners:
             if not listener.watched:
@@ -1205,6 +1303,17 @@ cdef class Reactor:
         self.accepting = False
         return 0
 
+    cdef int accept_the_rest(self) except -1:
+        """Takes what waits to be accepted. The kernel may have told us alone of these: a process that shares the socket would
+        sleep on, and one that does not could never have them."""
+        cdef Listener listener
+        cdef int turn
+        for listener in self.listeners:
+            for turn in range(LAST_ACCEPTS):
+                if self.accept_from(listener) == 0:
+                    break
+        return 0
+
     cdef int pause_accepting(self, object reason) except -1:
         cdef int64_t time = now()
         self.unwatch_listeners()
@@ -1216,7 +1325,7 @@ cdef class Reactor:
         return 0
 
     cdef int accept_from(self, Listener listener) except -1:
-        """A burst of new connections."""
+        """A burst of new connections. 1: there may be more."""
         cdef int fd
         cdef int family = 0
         cdef uint8_t address[16]
@@ -1224,7 +1333,7 @@ cdef class Reactor:
         cdef int turn
         memset(address, 0, 16)
         for turn in range(ACCEPTS_PER_TURN):
-            if not listener.watched:
+            if not listener.watched and not self.retiring:
                 return 0
             fd = accept_connection(listener.fd, &family, address, &port)
             if fd >= 0:
@@ -1234,8 +1343,9 @@ cdef class Reactor:
             elif fd == -ECONNABORTED or fd == -EPERM or fd == -EPROTO:
                 continue   # that one peer is gone or filtered; the next may be fine
             else:
-                return self.pause_accepting(os.strerror(-fd))
-        return 0
+                self.pause_accepting(os.strerror(-fd))
+                return 0
+        return 1
 
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
         cdef Channel channel = Channel.__new__(Channel)
@@ -1270,7 +1380,7 @@ cdef class Reactor:
         channel.previous = channel.next = None
         self.counters.closed += 1
         self.open_connections -= 1
-        if not self.accepting and not self.stopping and (
+        if not self.accepting and not self.retiring and (
             self.limits.connections < 0 or self.open_connections < self.limits.connections
         ):
             self.accept_again = 0

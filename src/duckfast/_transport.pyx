@@ -70,7 +70,7 @@ cdef extern from *:
         int result;
         int timeout = -1;
         if (nanoseconds >= 0) {
-            int64_t milliseconds = (nanoseconds + 999999) / 1000000;
+            int64_t milliseconds = nanoseconds / 1000000 + 1;
             timeout = milliseconds > 3600000 ? 3600000 : (int)milliseconds;
         }
         entry.fd = fd;

@@ -22,6 +22,7 @@ from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
 from duckfast._parser cimport Span, unquote
+from duckfast._poller cimport now
 from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Listener
 from duckfast._transport cimport OpenFile
 from duckfast._writer cimport WRITE_OK, WriteError, describe
@@ -534,6 +535,8 @@ cdef class WSGIExchange(Exchange):
         channel.more = more and not channel.listener.is_unix and self.service.crew.may_hold_back(self.desk, channel.transport.fd)
         channel.flush()
         channel.more = False
+        if channel.reactor.heartbeat is not None:
+            channel.reactor.beat(now())   # a block is progress, however long the whole response takes
         if channel.unsent():
             channel.wait_sent()
         return self.channel is not None and not self.overlong

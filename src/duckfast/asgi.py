@@ -30,7 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEARTBEAT = 1.0  # seconds between calls of the heartbeat
 DRAIN_LOOK = 0.01  # seconds between looks at what is still open while stopping
 CANCEL_GRACE = 3.0  # seconds that cancelled applications get for their cleanup; hypercorn's graceful default is 3 s too
 EXECUTOR_GRACE = 3.0  # seconds that threads of the loop's executor get to end
@@ -41,7 +40,7 @@ log = logging.getLogger("duckfast")
 class AsyncEngine:
     """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
-    `heartbeat` is called about once a second from the loop, from before the startup until after the shutdown.
+    `heartbeat` is called every `heartbeat_interval` seconds from the loop, from before the startup until after the shutdown.
     `ready` is called once, when the startup is complete and requests are accepted.
     """
 
@@ -52,19 +51,27 @@ class AsyncEngine:
         sockets: Sequence[socket.socket],
         heartbeat: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
+        *,
+        heartbeat_interval: float = 1.0,
     ) -> None:
         self._app: Application = single_callable(app) if config.interface == "asgi2" else app
         self._config = config
         self._sockets = sockets
         self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._ready = ready
         self._access_log = engine.make_access_log(config)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reactor: Reactor | None = None
         self._stop_requested = False
-        self._stopped = asyncio.Event()
+        self._retire_requested = False
+        self._ending = asyncio.Event()  # one of the two
 
     def run(self) -> None:
-        """Serves on a loop of its own until stop(), then drains. Raises LifespanFailure, and SystemExit from the app."""
+        """Serves on a loop of its own until stop() or retire() have done their work.
+
+        Raises LifespanFailure, and SystemExit from the app.
+        """
         loop = new_event_loop(self._config.loop)
         # One that we can end in bounded time: shutdown_default_executor() waits for ever before Python 3.12.
         executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -90,16 +97,33 @@ class AsyncEngine:
     def stop(self) -> None:
         """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
         self._stop_requested = True
+        self._tell_of_end()
+
+    def retire(self) -> None:
+        """Ends this engine without a loss, while others serve on; from any thread or signal handler, and again changes nothing.
+
+        Nothing is accepted any more. Requests in progress are finished, each connection that is open gets its next request
+        answered with Connection: close, and one that asks for nothing ends at its ordinary deadline. Responses that have begun
+        are told http.disconnect. What is left after the graceful timeout is cancelled. A stop() makes it a drain.
+        """
+        self._retire_requested = True
+        if self._reactor is not None:
+            self._reactor.announce_end()
+        self._tell_of_end()
+
+    def _tell_of_end(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: all is done
-                self._loop.call_soon_threadsafe(self._stopped.set)
+                self._loop.call_soon_threadsafe(self._ending.set)
 
     async def serve(self) -> None:
-        """Serves on the running loop, as a part of somebody else's program, until stop() or until it is cancelled."""
+        """Serves on the running loop, as a part of somebody else's program, until stop(), retire() or its cancellation."""
         self._loop = asyncio.get_running_loop()
-        if self._stop_requested:
-            self._stopped.set()
-        heart = None if self._heartbeat is None else asyncio.create_task(beat(self._heartbeat))
+        if self._stop_requested or self._retire_requested:
+            self._ending.set()
+        heart = None
+        if self._heartbeat is not None:
+            heart = asyncio.create_task(beat(self._heartbeat, self._heartbeat_interval))
         if self._access_log is not None:
             self._access_log.start()
         lifespan = Lifespan(self._app, self._config.lifespan, self._config.timeout_lifespan)
@@ -125,35 +149,49 @@ class AsyncEngine:
             root_path=config.root_path,
             raise_on_disconnect=config.raise_on_disconnect,
         )
-        reactor = engine.make_reactor(service, config, self._access_log)
+        reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
         desk = Desk(reactor.limits)
         for listener in self._sockets:
             reactor.add_listener(listener)
         service.attach(reactor, desk)
         try:
-            if not self._stopped.is_set():  # a stop during the startup: nothing is accepted any more
+            if not self._ending.is_set():  # a stop during the startup: nothing is accepted any more
                 reactor.start()
                 if self._ready is not None:
                     self._ready()
-                await self._stopped.wait()
-                reactor.drain(desk)
+                await self._ending.wait()
+                self._begin_end(reactor, desk)
                 for listener in self._sockets:
                     listener.close()  # clients are refused at once, and another server can have the address
-                await self._finish_requests(service, reactor)
+                await self._finish_requests(service, reactor, desk)
         finally:
             await cancel_requests(service)
             reactor.abort()
             service.detach()
+            self._reactor = None
 
-    async def _finish_requests(self, service: ASGIService, reactor: Reactor) -> None:
+    def _begin_end(self, reactor: Reactor, desk: Desk) -> None:
+        if self._stop_requested:
+            reactor.drain(desk)
+        else:
+            reactor.retire()
+
+    async def _finish_requests(self, service: ASGIService, reactor: Reactor, desk: Desk) -> None:
         """Waits for connections, and for applications that go on after their response, within the graceful timeout."""
         loop = asyncio.get_running_loop()
         limit = self._config.timeout_graceful_shutdown
         deadline = loop.time() + limit
         while (reactor.open_connections or service.running) and loop.time() < deadline:
             await asyncio.sleep(DRAIN_LOOK)
+            if self._stop_requested and not reactor.stopping:  # while retiring
+                reactor.drain(desk)
+                deadline = loop.time() + limit
         if service.running:
             log.warning("%d requests did not end within %gs and are cancelled", len(service.running), limit)
+            await cancel_requests(service)
+        deadline = loop.time() + reactor.part(desk)
+        while reactor.open_connections and loop.time() < deadline:  # clients that have yet to notice the end of their connection
+            await asyncio.sleep(DRAIN_LOOK)
 
 
 class Lifespan:
@@ -289,10 +327,13 @@ def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-async def beat(heartbeat: Callable[[], None]) -> None:
+async def beat(heartbeat: Callable[[], None], interval: float) -> None:
     while True:
-        heartbeat()
-        await asyncio.sleep(HEARTBEAT)
+        try:
+            heartbeat()
+        except Exception:
+            log.exception("the heartbeat failed")
+        await asyncio.sleep(interval)
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

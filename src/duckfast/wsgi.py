@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
 FREE_THREADS_PER_CPU = 4  # without the lock a blocked thread holds up its own connections: some more than there are CPUs
-HEARTBEAT = 1.0  # seconds between calls of the heartbeat
-LAST_GRACE = 1.0  # seconds that threads stuck in the app get beyond the graceful timeout
+LAST_GRACE = 2.0  # seconds beyond the graceful timeout: the crew itself takes one more, the rest is for threads stuck in the app
+
+ALL_DONE, ENDING = "the last thread has ended", "stop() or retire() was called"
 
 
 def has_lock() -> bool:
@@ -35,7 +36,8 @@ def has_lock() -> bool:
 class ThreadEngine:
     """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
-    `ready` is called once, on the thread of run(), when requests are accepted.
+    `heartbeat` is called about every `heartbeat_interval` seconds, by a thread that polls, begins a request or moves a body: not
+    while every thread is stuck in the app. `ready` is called once, on the thread of run(), when requests are accepted.
     """
 
     def __init__(
@@ -45,16 +47,19 @@ class ThreadEngine:
         sockets: Sequence[socket.socket],
         heartbeat: Callable[[], None] | None = None,
         ready: Callable[[], None] | None = None,
+        *,
+        heartbeat_interval: float = 1.0,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._accepting = 0  # crews
         self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._ready = ready
         self._log = engine.make_access_log(config)
-        # Told by stop(), maybe in a signal handler on the very thread that waits for it: an Event's lock might be held by then.
-        self._stop_requested: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._all_done = threading.Event()
+        # What stop(), retire() and the last thread have to say to the thread in run(). The first two may be signal handlers on
+        # this very thread: the lock of an Event might be held by then.
+        self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._running = 0
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -70,6 +75,8 @@ class ThreadEngine:
             self._start_thread(crew)
 
         reactor = engine.make_reactor(None, config, self._log)
+        if self._heartbeat is not None:
+            reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
         crew = Crew(reactor, limit, spawn, self._end_accepting)
         reactor.serve(WSGIService(app, crew, config.root_path, self.threads > 1, f"duckfast/{__version__}"))
         for listener in sockets:
@@ -107,11 +114,10 @@ class ThreadEngine:
                 self._running -= 1
                 self._threads.remove(threading.current_thread())
             if self._running == 0:
-                self._all_done.set()
-                self._stop_requested.put(None)  # the crew may have ended without us: the app can raise SystemExit
+                self._news.put(ALL_DONE)
 
     def run(self) -> None:
-        """Serves until stop(), then drains. Raises SystemExit or KeyboardInterrupt that the app raised."""
+        """Serves until stop() or retire() have done their work. Raises SystemExit or KeyboardInterrupt that the app raised."""
         if self._log is not None:
             self._log.start()
         try:
@@ -146,22 +152,30 @@ class ThreadEngine:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""
         for crew in self._crews:
             crew.hire()
-        while not self._stop_came(None if self._heartbeat is None else HEARTBEAT):
-            if self._heartbeat is not None:
-                self._heartbeat()
-        if not self._all_done.wait(self._config.timeout_graceful_shutdown + LAST_GRACE):
-            for crew in self._crews:
-                crew.finish()
-
-    def _stop_came(self, seconds: float | None) -> bool:
-        try:
-            self._stop_requested.get(timeout=seconds)
-        except queue.Empty:
-            return False
-        return True
+        patience = None
+        while True:
+            try:
+                if self._news.get(timeout=patience) is ALL_DONE:  # the crew may end without us: the app can raise SystemExit
+                    return
+            except queue.Empty:
+                break  # nobody polls any more, or a thread is stuck in the app for good
+            patience = self._config.timeout_graceful_shutdown + LAST_GRACE
+        for crew in self._crews:
+            crew.finish()
 
     def stop(self) -> None:
         """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
         for crew in self._crews:
             crew.stop(self._config.timeout_graceful_shutdown)
-        self._stop_requested.put(None)
+        self._news.put(ENDING)
+
+    def retire(self) -> None:
+        """Ends this engine without a loss, while others serve on; from any thread or signal handler, and again changes nothing.
+
+        Nothing is accepted any more. Requests in progress are finished, each connection that is open gets its next request
+        answered with Connection: close, and one that asks for nothing ends at its ordinary deadline. What is left after the
+        graceful timeout breaks off. A stop() makes it a drain.
+        """
+        for crew in self._crews:
+            crew.retire(self._config.timeout_graceful_shutdown)
+        self._news.put(ENDING)

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from engines.gates import Gates
 from support.client import fetch, read_answer, send_request
+from support.engine import ASGI_KINDS, KINDS, RunningEngine
 from support.process import ServerProcess
+from support.wire import request
 
 HERE = Path(__file__).parent
 TIMEOUT = 20.0  # seconds; only a broken server reaches it
@@ -94,6 +97,27 @@ def test_a_response_larger_than_any_buffer_does_not_hold_a_thread() -> None:
                 quick.sendall(REQUEST)
                 assert read_answer(quick).status == 200
             assert len(read_answer(slow).body) == 30_000_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_client_that_always_has_more_to_ask_does_not_keep_others_waiting(kind: str) -> None:
+    gates = Gates(kind)
+    order: list[str] = []
+
+    def note(path: str) -> None:
+        order.append(path)
+        if len(order) == 100:
+            modest.send(request(target="/modest"))
+
+    gates.on_request = note
+    settings = {} if kind in ASGI_KINDS else {"threads": 1}
+    with RunningEngine(kind, gates.app, **settings) as running:
+        with running.connect() as modest, running.connect(receive_buffer=1 << 20) as greedy:
+            greedy.send(request() * 3000)
+            assert modest.read_response().body == b"ok"
+            for _ in range(3000):
+                assert greedy.read_response().body == b"ok"
+    assert order.index("/modest") < 1500
 
 
 def test_idle_connections_cost_little_memory() -> None:
