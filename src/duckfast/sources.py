@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -18,6 +19,7 @@ from typing import Any
 from . import environment, foreign
 from .config import FILE_VARIABLE, SETTINGS, Config, Setting, misspelled_environment, read_environment
 from .exceptions import ConfigError
+from .kinds import Permissions
 from .sockets import INHERITED
 from .systemd import take_descriptors
 
@@ -66,13 +68,10 @@ class Sources:
 
     def read(self) -> Reading:
         """Raises ConfigError, which names the source."""
-        notes = [
-            f"{name} is not a setting and has no effect; did you mean {meant}?"
-            for name, meant in misspelled_environment(self.environment).items()
-        ]
+        notes = _misspelled(self.environment)
         files = self._read_files()
         given = _environment_layer(self.environment)
-        variables = self._variables_layer([*files, given, self.command_line])
+        variables = self._variables_layer([*files, given, self.command_line], notes)
         layers = [self._fallbacks(), *files, variables, given]
         if self.descriptors:
             if any(name in self.command_line.values for name in (*SINGLE_ADDRESS, *OTHER_ADDRESSES)):
@@ -88,7 +87,7 @@ class Sources:
         project = self._project_file()
         if project is not None:
             layers.append(project)
-        path = self.file or self.environment.get(FILE_VARIABLE)
+        path = (self.file or self.environment.get(FILE_VARIABLE, "")).removeprefix("file:")  # as hypercorn has it
         if path:
             layers.append(read_file(path, self._absolute(path)))
         return layers
@@ -101,12 +100,13 @@ class Sources:
             return None
         return read_file(PYPROJECT, self._absolute(PYPROJECT))
 
-    def _variables_layer(self, layers: list[Layer]) -> Layer:
+    def _variables_layer(self, layers: list[Layer], notes: list[str]) -> Layer:
         values, origins = _join(layers)
         found = environment.variables(map(self._absolute, values.get("env_file", [])), values.get("env", []), self.environment)
         for name in NOT_IN_ENV_FILES:
             if name in found:
                 raise ConfigError(f"{name} cannot be set by --env-file or --env, because it says what is read; set it before")
+        notes += _misspelled(found)
         return _environment_layer(found, " of --env-file or --env")
 
     def _fallbacks(self) -> Layer:
@@ -152,7 +152,18 @@ def read_file(name: str, path: str = "") -> Layer:
             if not isinstance(table, dict):
                 raise ConfigError(f"{key!r} must be a table in {name}")
         name = f"{name} [{'.'.join(TABLE)}]"
+    _refuse_decimal_permissions(name, text.decode(), table)
     return _layer(name, table)
+
+
+def _refuse_decimal_permissions(origin: str, text: str, table: Mapping[str, Any]) -> None:
+    """`umask = 22` is not what somebody means who thinks of chmod; TOML's own octal numbers begin with 0o."""
+    for key, value in table.items():
+        row = _find(key)
+        if row is None or row.kind.metavar != Permissions.metavar or not isinstance(value, int) or value == 0:
+            continue
+        if not re.search(rf"""^\s*["']?{re.escape(key)}["']?\s*=\s*0[ox]""", text, re.MULTILINE):
+            raise ConfigError(f'{key} in {origin} is a decimal number; write octal permissions as 0o{value} or "{value}"')
 
 
 def _layer(origin: str, table: Mapping[str, Any]) -> Layer:
@@ -228,6 +239,11 @@ def _assigned(body: Iterable[ast.AST]) -> set[str]:
 
 
 # Joining ----------------------------------------------------------------------------------------------------------------
+
+
+def _misspelled(variables: Mapping[str, str]) -> list[str]:
+    near = misspelled_environment(variables)
+    return [f"{name} is not a setting and has no effect; did you mean {meant}?" for name, meant in near.items()]
 
 
 def _environment_layer(variables: Mapping[str, str], where: str = "") -> Layer:

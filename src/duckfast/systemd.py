@@ -39,6 +39,17 @@ def take_descriptors(environment: MutableMapping[str, str]) -> list[int]:
     return numbers
 
 
+def give_descriptors(environment: MutableMapping[str, str], numbers: list[int]) -> None:
+    """Before this process executes another image of itself: let that one find what take_descriptors() found in this one.
+
+    The descriptors that this one has taken must be the first ones, in order; whether they are inherited is the caller's to say.
+    """
+    if numbers != list(range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(numbers))):
+        raise ValueError(f"systemd passes descriptors from {FIRST_DESCRIPTOR} up without a gap; got {numbers}")
+    if numbers:
+        environment["LISTEN_PID"], environment["LISTEN_FDS"] = str(os.getpid()), str(len(numbers))
+
+
 class Notifier:
     """Tells systemd how the service is: `Notifier.take(os.environ).ready()`. Without a NOTIFY_SOCKET every call does nothing.
 

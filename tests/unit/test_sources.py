@@ -92,6 +92,7 @@ def test_file_can_be_named_in_the_environment_and_the_command_line_wins() -> Non
     write("b.toml", "port = 2")
     assert read(environment={"DUCKFAST_CONFIG": "a.toml"}).config.port == 1
     assert read("b.toml", environment={"DUCKFAST_CONFIG": "a.toml"}).config.port == 2
+    assert read("file:b.toml").config.port == 2
     assert read("b.toml", environment={"DUCKFAST_CONFIG": "a.toml"}).notes == []
 
 
@@ -214,6 +215,8 @@ def test_toml_gives_every_kind_of_value() -> None:
         ("timeout-write = 2026-11-24", "timeout-write in duckfast.toml must be a time"),
         ("keepalive = 3\ntimeout_keep_alive = 4", "duckfast.toml: keepalive and timeout_keep_alive are the same setting"),
         ("port = ", "duckfast.toml is not valid TOML: "),
+        ("umask = 22", 'umask in duckfast.toml is a decimal number; write octal permissions as 0o22 or "22"'),
+        ("uds-permissions = 400", "uds-permissions in duckfast.toml is a decimal number; "),
         ("config = 'x'", "duckfast.toml: there is no setting 'config'"),
     ],
 )
@@ -311,6 +314,10 @@ def test_mistakes_in_the_environment_are_told() -> None:
     assert refusal(env_file=[".env"]).startswith("DUCKFAST_PORT must be ")
     notes = read(environment={"DUCKFAST_PROT": "1"}).notes
     assert notes == ["DUCKFAST_PROT is not a setting and has no effect; did you mean DUCKFAST_PORT?"]
+    write(".env", "DUCKFAST_THREDS=3\n")
+    assert read(env_file=[".env"]).notes == [
+        "DUCKFAST_THREDS is not a setting and has no effect; did you mean DUCKFAST_THREADS?"
+    ]
 
 
 # Writing it down ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from duckfast.exceptions import ConfigError
-from duckfast.systemd import Notifier, take_descriptors
+from duckfast.systemd import Notifier, give_descriptors, take_descriptors
 
 TIMEOUT = 10  # seconds; a datagram between two sockets of this process is there at once
 
@@ -149,6 +149,17 @@ def test_number_of_descriptors_must_be_one() -> None:
         take_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "two"})
     with pytest.raises(ConfigError, match=r"LISTEN_FDS is 5000, but descriptor \d+ is not open"):
         take_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "5000"})
+
+
+def test_next_image_of_the_process_finds_the_same_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "set_inheritable", lambda fd, value: None)  # 3 and 4 belong to somebody else here
+    environment: dict[str, str] = {}
+    give_descriptors(environment, [3, 4])
+    assert take_descriptors(environment) == [3, 4]
+    give_descriptors(environment, [])
+    assert environment == {}
+    with pytest.raises(ValueError, match="without a gap"):
+        give_descriptors(environment, [4])
 
 
 def test_descriptors_are_private_once_they_are_taken() -> None:
