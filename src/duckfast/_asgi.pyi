@@ -18,6 +18,7 @@ class ASGIService(Service):
         *,
         state: dict[str, Any] | None = None,
         root_path: str = "",
+        root_path_mode: str = "prefix",
         raise_on_disconnect: bool = True,
     ) -> None: ...
     def attach(self, reactor: Reactor, desk: Desk) -> None:

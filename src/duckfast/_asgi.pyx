@@ -410,13 +410,14 @@ cdef class ASGIService(Service):
     state: the namespace the lifespan filled, None without one. attach() before the first connection, detach() at the end.
     """
 
-    def __init__(self, app, loop, *, dict state=None, str root_path="", bint raise_on_disconnect=True):
+    def __init__(self, app, loop, *, dict state=None, str root_path="", str root_path_mode="prefix",
+                 bint raise_on_disconnect=True):
         self._app = app
         self._loop = loop
         self._create_future = loop.create_future
         self._raise_on_disconnect = raise_on_disconnect
         # 2.4 promises that send() raises once the client left; frameworks stop listening for http.disconnect then.
-        self._scopes = ScopeBuilder(root_path, state, "2.5" if raise_on_disconnect else "2.3")
+        self._scopes = ScopeBuilder(root_path, root_path_mode, state, "2.5" if raise_on_disconnect else "2.3")
         self._eager = sys.version_info >= (3, 12)
         # A name given once spares the task from making its own.
         self._task_keywords = {"loop": loop, "name": "duckfast-request"}

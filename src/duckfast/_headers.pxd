@@ -15,6 +15,12 @@ cdef enum Name:
     NAME_EXPECT
     NAME_COOKIE
     NAME_TE
+    NAME_FORWARDED          # RFC 7239, and its older relatives: what a proxy says of its client
+    NAME_X_FORWARDED_FOR
+    NAME_X_FORWARDED_PROTO
+    NAME_X_FORWARDED_HOST
+    NAME_X_FORWARDED_PORT
+    NAME_X_FORWARDED_PREFIX # the last one that parse_framing looks at
     NAME_TRAILER
     NAME_DATE
     NAME_SERVER

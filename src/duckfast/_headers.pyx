@@ -14,13 +14,14 @@ cdef extern from "Python.h":
 # In the order of the enum Name; what follows the named ones is what browsers, proxies, API clients and tracers send.
 _NAMES = (
     b"host", b"content-length", b"content-type", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade",
-    b"expect", b"cookie", b"te", b"trailer", b"date", b"server", b"proxy", b"proxy-connection", b"sec-websocket-key",
-    b"sec-websocket-version", b"sec-websocket-protocol", b"sec-websocket-extensions",
+    b"expect", b"cookie", b"te", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
+    b"x-forwarded-port", b"x-forwarded-prefix", b"trailer", b"date", b"server", b"proxy", b"proxy-connection",
+    b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol", b"sec-websocket-extensions",
     b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"access-control-request-headers",
     b"access-control-request-method", b"age", b"allow", b"alt-used", b"authorization", b"b3", b"baggage",
     b"cache-control", b"cdn-loop", b"cf-connecting-ip", b"cf-ipcountry", b"cf-ray", b"cf-visitor", b"content-encoding",
     b"content-language", b"content-location", b"content-disposition", b"content-range", b"device-memory", b"dnt",
-    b"downlink", b"dpr", b"early-data", b"ect", b"etag", b"expires", b"forwarded", b"from", b"http2-settings",
+    b"downlink", b"dpr", b"early-data", b"ect", b"etag", b"expires", b"from", b"http2-settings",
     b"idempotency-key", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
     b"last-event-id", b"last-modified", b"link", b"location", b"max-forwards", b"origin", b"pragma", b"prefer",
     b"priority", b"proxy-authorization", b"purpose", b"range", b"referer", b"rtt", b"save-data", b"sec-ch-ua",
@@ -30,8 +31,7 @@ _NAMES = (
     b"true-client-ip", b"upgrade-insecure-requests", b"user-agent", b"vary", b"via", b"viewport-width", b"warning",
     b"width", b"x-amz-cf-id", b"x-amzn-trace-id", b"x-api-key", b"x-b3-sampled", b"x-b3-spanid", b"x-b3-traceid",
     b"x-client-ip", b"x-cluster-client-ip", b"x-correlation-id", b"x-csrf-token", b"x-csrftoken", b"x-forwarded",
-    b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
-    b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-http-method-override",
+    b"x-forwarded-client-cert", b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-http-method-override",
     b"x-original-forwarded-for", b"x-original-uri", b"x-original-url", b"x-real-ip", b"x-request-id",
     b"x-request-start", b"x-requested-with", b"x-scheme", b"x-xsrf-token",
 )

@@ -35,6 +35,7 @@ cdef struct Head:
     bint upgrade_websocket  # GET, HTTP/1.1, Upgrade: websocket, Connection: upgrade
     bint te_trailers        # TE: trailers
     int dropped             # fields with an underscore
+    uint32_t forwarded      # which of the fields a proxy adds are there: 1 << (name_id - NAME_FORWARDED)
 
     # Fields in order of arrival
     int host                # index of the Host field, -1 when none (HTTP/1.0)

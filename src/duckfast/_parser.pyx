@@ -10,8 +10,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp
 
 from duckfast._headers cimport (
-    NAME_CONNECTION, NAME_CONTENT_LENGTH, NAME_EXPECT, NAME_HOST, NAME_TE, NAME_TRANSFER_ENCODING, NAME_UNKNOWN,
-    NAME_UPGRADE, find_name)
+    NAME_CONNECTION, NAME_CONTENT_LENGTH, NAME_EXPECT, NAME_FORWARDED, NAME_HOST, NAME_TE, NAME_TRANSFER_ENCODING,
+    NAME_UNKNOWN, NAME_UPGRADE, NAME_X_FORWARDED_PREFIX, find_name)
 from duckfast._limits cimport Limits
 from duckfast._scan cimport (
     BYTE_CLASS, BYTE_DIGIT, BYTE_HEX, BYTE_HOST, BYTE_TOKEN, scan_name, scan_target, scan_value, scan_value_words)
@@ -621,9 +621,10 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
     head.te_trailers = False
     head.upgrade_websocket = False
     head.host = -1
+    head.forwarded = 0
     for index in range(head.field_count):
         field = &head.fields[index]
-        if field.name_id == NAME_UNKNOWN or field.name_id > NAME_TE:
+        if field.name_id == NAME_UNKNOWN or field.name_id > NAME_X_FORWARDED_PREFIX:
             continue
         if field.name_id == NAME_HOST:
             hosts += 1
@@ -651,6 +652,8 @@ cdef Parsed parse_framing(Head* head, Progress* progress) noexcept nogil:
             unmet = unmet or not _same(field.value.data, field.value.size, b"100-continue", 12)
         elif field.name_id == NAME_TE:
             head.te_trailers = head.te_trailers or has_token(field.value.data, field.value.size, b"trailers", 8)
+        elif field.name_id >= NAME_FORWARDED:
+            head.forwarded |= <uint32_t>1 << (field.name_id - NAME_FORWARDED)
 
     # RFC 9112 6.3: both present is how requests are smuggled.
     if rarely_(head.chunked and head.content_length >= 0):

@@ -2,11 +2,14 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from duckfast._accesslog cimport AccessLog
+from duckfast._forwarded cimport Forwarded
 from duckfast._http1 cimport FAILED, Event, HTTP1Connection
 from duckfast._limits cimport Counters, Limits
 from duckfast._parser cimport Head
 from duckfast._poller cimport Poller, Timer, TimerList
+from duckfast._proxy_protocol cimport ProxyHeader
 from duckfast._transport cimport Transport
+from duckfast._trust cimport Proxies
 from duckfast._writer cimport Buffer, DefaultFields, ResponseHead, WriteError
 
 
@@ -85,11 +88,16 @@ cdef class Channel:
     cdef object _client_host          # made when first asked for
     cdef object _client_port
     cdef object _server
+    cdef bint proxy_due               # a PROXY header has to come before anything else
+    cdef bint proxied                 # it has come: the addresses are those that it told
+    cdef bint proxied_https           # the client has spoken TLS to the proxy
+    cdef bint trusted                 # the forwarded fields of who sends the requests are believed
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
 
     # per request
     cdef Exchange exchange            # None between requests
+    cdef Forwarded forwarded          # what proxies say of it; None: nothing that is believed
     cdef bint continue_due            # 100 Continue is still owed
     cdef bint response_done
     cdef ResponseHead response
@@ -113,13 +121,14 @@ cdef class Channel:
     cdef int64_t file_offset
     cdef int64_t file_left
 
-    # --- facts for the app's dict
-    cdef object client_host(self)            # str; "" on a unix socket (client_port is 0 then)
+    # --- facts for the app's dict: the client of the present request, as far as trusted proxies tell ...
+    cdef object client_host(self)            # str; "" when it is not known: on a unix socket, or hidden by a proxy
+    cdef object client_port(self)            # int; 0: not known
     cdef object client_port_text(self)       # str
+    # ... and the server as this connection has reached it; what channel.forwarded says of it comes first
     cdef object server_host(self)            # str, or the path of a unix socket
     cdef object server_port_text(self)       # str
     cdef object server_port(self)            # int, or None on a unix socket
-    cdef bint is_unix(self) noexcept
     cdef str scheme(self)
 
     # --- for the exchange: the request
@@ -160,6 +169,9 @@ cdef class Channel:
     cdef bint _is_idle(self) noexcept
     cdef bint _is_last_response(self) noexcept
     cdef int _pump(self, Desk desk) except -1
+    cdef bint _take_proxy_header(self, Desk desk) except -1
+    cdef int _refuse_proxy(self, const char* reason) except -1
+    cdef int _believe_proxy(self, ProxyHeader* header) except -1
     cdef bint _advance(self, Desk desk) except -1
     cdef int _await_bytes(self) except -1
     cdef int _begin_request(self, Desk desk) except -1
@@ -175,6 +187,7 @@ cdef class Channel:
     cdef int _finish_response(self) except -1
     cdef int _detach(self) except -1
     cdef int _log_response(self) except -1
+    cdef int _read_forwarded(self, Head* head) except -1
     cdef int _note_request(self, Head* head) except -1
 
 
@@ -197,6 +210,7 @@ cdef class Reactor:
     cdef DefaultFields defaults
     cdef Service service
     cdef AccessLog log                # None: no access log
+    cdef Proxies proxies
     cdef object connection_class      # HTTP1Connection, or the class of another reader behind the same seam
     cdef Poller poller
     cdef list listeners

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from duckfast._accesslog import AccessLog
 from duckfast._http1 import HTTP1Connection
 from duckfast._limits import Counters, Limits
+from duckfast._trust import Proxies
 from duckfast._writer import DefaultFields
 
 class Service:
@@ -32,6 +33,7 @@ class Reactor:
         defaults: DefaultFields,
         log: AccessLog | None = None,
         connection_class: type[HTTP1Connection] | None = None,
+        proxies: Proxies | None = None,
     ) -> None: ...
     def add_listener(self, socket: socket.socket, scheme: str = "http") -> None:
         """Accept from this listening, non-blocking socket once start() is called. The socket stays the caller's."""

@@ -19,15 +19,20 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from duckfast._debug cimport ALIVE_CHANNEL, DUCKFAST_DEBUG, count_alive
+from duckfast._forwarded cimport CLIENT_NOT_TOLD, read_forwarded
 from duckfast._http1 cimport (
     CLOSED, DATA, END, FAILED, FINISHED_KEEP_ALIVE, FINISHED_SHORT, NEED_DATA, PAUSED, REQUEST, SEND_CHUNKED,
     SEND_NOTHING, SEND_UNTIL_CLOSE, Event, Finish,
 )
 from duckfast._parser cimport free_head, new_head
+from duckfast._proxy_protocol cimport (
+    LONGEST_PROXY_HEADER, PROXY_INCOMPLETE, PROXY_REFUSED, ProxyHeader, ProxyParsed, parse_proxy_header,
+)
 from duckfast._poller cimport (
     BROKEN, PEER_CLOSED, READABLE, WRITABLE, arm, disarm, first_due, init_timers, now,
 )
 from duckfast._transport cimport accept_connection, iovec, local_address, wait_ready
+from duckfast._trust cimport Proxies, describe_address
 from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve, write_field, write_status
 
 from duckfast._http1 import HTTP1Connection as _OwnConnection
@@ -37,7 +42,6 @@ cdef extern from "<errno.h>":
 
 cdef extern from *:
     """
-    #include <arpa/inet.h>
     #include <sys/socket.h>
     #include <time.h>
     static int64_t df_fine_now(void) {
@@ -47,7 +51,6 @@ cdef extern from *:
     }
     """
     int64_t df_fine_now() nogil
-    const char* inet_ntop(int family, const void* address, char* text, unsigned int size) nogil
     enum: AF_INET, AF_INET6, AF_UNIX
 
 _logger = logging.getLogger("duckfast")
@@ -129,13 +132,6 @@ cdef class Exchange:
         return 0
 
 
-cdef object _printable(int family, const uint8_t* address):
-    cdef char text[64]
-    if family != AF_INET and family != AF_INET6 or inet_ntop(family, address, text, sizeof(text)) == NULL:
-        return ""
-    return (<bytes>text).decode("ascii")
-
-
 cdef class Channel:
     """One client connection. Made by Reactor.accept_one(), ended by close()."""
 
@@ -153,11 +149,20 @@ cdef class Channel:
     # ------------------------------------------------------------------ facts for the app's dict
 
     cdef object client_host(self):
+        if self.forwarded is not None and self.forwarded.client != CLIENT_NOT_TOLD:
+            return self.forwarded.client_host
         if self._client_host is None:
-            self._client_host = _printable(self.family, self.address)
+            self._client_host = describe_address(self.family, self.address)
         return self._client_host
 
+    cdef object client_port(self):
+        if self.forwarded is not None and self.forwarded.client != CLIENT_NOT_TOLD:
+            return self.forwarded.client_port
+        return self.port
+
     cdef object client_port_text(self):
+        if self.forwarded is not None and self.forwarded.client != CLIENT_NOT_TOLD:
+            return str(self.forwarded.client_port)
         if self._client_port is None:
             self._client_port = str(self.port)
         return self._client_port
@@ -169,7 +174,7 @@ cdef class Channel:
         if not self.listener.wildcard or local_address(self.transport.fd, &family, address, &port) < 0:
             self._server = (self.listener.host, self.listener.port, str(self.listener.port))
         else:
-            self._server = (_printable(family, address), port, str(port))
+            self._server = (describe_address(family, address), port, str(port))
         return 0
 
     cdef object server_host(self):
@@ -187,11 +192,8 @@ cdef class Channel:
             self._find_server()
         return (<tuple>self._server)[2]
 
-    cdef bint is_unix(self) noexcept:
-        return self.listener.is_unix
-
     cdef str scheme(self):
-        return self.listener.scheme
+        return "https" if self.proxied_https else self.listener.scheme
 
     # ------------------------------------------------------------------ events
 
@@ -233,6 +235,8 @@ cdef class Channel:
         cdef Py_ssize_t count
         if self.lingering:
             return self._throw_away(desk)
+        if self.proxy_due and not self._take_proxy_header(desk):
+            return 0
         while self._advance(desk):
             if not self.readable:
                 break
@@ -265,6 +269,68 @@ cdef class Channel:
                 raise MemoryError
             if self.peer_finished and self.exchange is not None and self.deadline == NO_DEADLINE:
                 self.reactor.set_deadline(self, HALF_CLOSE_DEADLINE)
+        return 0
+
+    cdef bint _take_proxy_header(self, Desk desk) except -1:
+        """Takes the PROXY header off the front of the connection, before TLS or anything else is read. False: not yet, or never."""
+        cdef ProxyHeader header
+        cdef ProxyParsed parsed = PROXY_INCOMPLETE
+        cdef Py_ssize_t count
+        if not self.readable:
+            return False
+        # Only looked at: what stands behind it belongs to somebody else. An incomplete one is looked at again when more has come.
+        count = self.transport.peek(desk.scratch, LONGEST_PROXY_HEADER)
+        if count > 0:
+            parsed = parse_proxy_header(&header, self.reactor.proxies.versions, desk.scratch, count)
+        elif count == -EAGAIN or count == -EWOULDBLOCK:
+            self.readable = False
+            return False
+        elif count < 0:
+            self.lost()
+            return False
+        if parsed == PROXY_INCOMPLETE and (count == 0 or self.peer_finished):
+            # Without a byte it is somebody who asks whether the port is open: no reason for a line in the log.
+            if count > 0:
+                self._refuse_proxy(b"the PROXY header breaks off")
+            self.close()
+            return False
+        if parsed == PROXY_INCOMPLETE:
+            self.readable = False
+            return False
+        if parsed == PROXY_REFUSED:
+            self._refuse_proxy(header.reason)
+            self.close()
+            return False
+        if self.transport.skip(header.size) < 0:
+            self.lost()
+            return False
+        self.reactor.counters.bytes_in += header.size
+        self.proxy_due = False
+        self._believe_proxy(&header)
+        return True
+
+    cdef int _refuse_proxy(self, const char* reason) except -1:
+        _logger.info("%s: connection refused: %s", self.client_host() or "a peer on a unix socket", (<bytes>reason).decode("ascii"))
+        return 0
+
+    cdef int _believe_proxy(self, ProxyHeader* header) except -1:
+        cdef Proxies proxies = self.reactor.proxies
+        if header.local:
+            return 0   # the proxy looks after us on its own behalf: it is the client
+        self.proxied_https = header.https
+        if header.source.family != 0:
+            self.proxied = True
+            self.family = header.source.family
+            memcpy(self.address, header.source.octets, 16)
+            self.port = header.source.port
+            self._client_host = self._client_port = None
+            if header.destination.family != AF_UNIX:
+                host = describe_address(header.destination.family, header.destination.octets)
+                self._server = (host, header.destination.port, str(header.destination.port))
+        # The requests are written by whom the header names, and only carried by the peer: whether their forwarded fields are
+        # true is a question of the former.
+        self.trusted = header.source.family != 0 and proxies.fields != 0 and (
+            proxies.senders.trusts(self.family, self.address))
         return 0
 
     cdef bint _advance(self, Desk desk) except -1:
@@ -346,11 +412,21 @@ cdef class Channel:
             self._note_request(desk.head)
         if reactor.stopping or not reactor.limits.keep_alive:
             self.connection.close_after_response()
+        if self.trusted and desk.head.forwarded & <uint32_t>reactor.proxies.fields:
+            self._read_forwarded(desk.head)
         exchange = reactor.service.new_exchange(self)
         exchange.channel = self
         exchange.since = reactor.clock
         self.exchange = exchange
         exchange.begin(desk)
+        return 0
+
+    cdef int _read_forwarded(self, Head* head) except -1:
+        self.forwarded = read_forwarded(head, self.reactor.proxies)
+        if self.forwarded is not None and self.forwarded.host is not None:
+            # Where an absolute-form target's authority stands for Host, the host that the client has named does as well.
+            head.authority.data = self.forwarded.host
+            head.authority.size = <uint32_t>len(self.forwarded.host)
         return 0
 
     cdef int _note_request(self, Head* head) except -1:
@@ -419,7 +495,10 @@ cdef class Channel:
                 exchange.half_closed()
             return 0
         self.reactor.counters.timeouts += 1
-        if deadline == HEAD_DEADLINE and not self.connection.between_requests():
+        if self.proxy_due:
+            self._refuse_proxy(b"the PROXY header took too long")
+            self.close()
+        elif deadline == HEAD_DEADLINE and not self.connection.between_requests():
             self.answer_error(408, b"the request head took too long")
         elif deadline == BODY_DEADLINE and not self.connection.head_sent:
             self.answer_error(408, b"the request body took too long")
@@ -754,6 +833,8 @@ cdef class Channel:
         if self.log_request != NULL:
             self._log_response()
         self.response.status = 0
+        if self.forwarded is not None:
+            self.forwarded = None
         return self._detach()
 
     cdef int _detach(self) except -1:
@@ -945,17 +1026,19 @@ cdef class Reactor:
     """The connections of one process, or of one thread.
 
     service makes the exchanges; limits and counters are handed on; defaults are the fields of every response; log takes the
-    access lines (None: none are written); connection_class reads requests: HTTP1Connection, or another behind its seam.
+    access lines (None: none are written); connection_class reads requests: HTTP1Connection, or another behind its seam;
+    proxies says which peers are believed when they speak for others (None: nobody is).
     """
 
     def __init__(self, Service service, Limits limits not None, Counters counters not None,
-                 DefaultFields defaults not None, AccessLog log=None, connection_class=None):
+                 DefaultFields defaults not None, AccessLog log=None, connection_class=None, Proxies proxies=None):
         self.service = service
         self.limits = limits
         self.counters = counters
         self.defaults = defaults
         self.log = log
         self.connection_class = connection_class or _OwnConnection
+        self.proxies = proxies or Proxies()
         self.poller = Poller()
         self.listeners = []
         self.promised = INT64_MAX
@@ -1356,7 +1439,12 @@ cdef class Reactor:
         channel.family = AF_UNIX if listener.is_unix else family
         memcpy(channel.address, address, 16)
         channel.port = port
+        channel.proxy_due = self.proxies.versions != 0
+        channel.trusted = self.proxies.fields != 0 and self.proxies.senders.trusts(channel.family, channel.address)
         channel.read_timer.owner = channel.write_timer.owner = <void*>channel
+        if channel.proxy_due and not self.proxies.relays.trusts(channel.family, channel.address):
+            channel._refuse_proxy(b"this peer is not one that may speak the PROXY protocol (--proxy-allow-from)")
+            return 0   # with the channel goes its descriptor
         self.poller.watch(fd, <void*>channel)
         # The list owns the channel: the kernel only holds its address.
         channel.next = self.first

@@ -21,6 +21,8 @@ cdef class ScopeBuilder:
     cdef Part _plain_part
     cdef dict _state          # the lifespan's namespace; None: there is none
     cdef str _root_path
+    cdef bint _prepends       # the root path in front of the path
+    cdef bint _strips         # the root path from a path that begins with it
     cdef object _host, _port  # of the server in the template, the last one asked for: listeners are few
 
     # changing
@@ -30,5 +32,7 @@ cdef class ScopeBuilder:
     cdef dict build(self, Channel channel, Head* head)
     cdef int take_back(self, dict scope) except -1
     cdef int _add_addresses(self, dict scope, Channel channel) except -1
+    cdef int _add_forwarded(self, dict scope, Channel channel) except -1
     cdef str _path(self, Head* head)
+    cdef str _place(self, dict scope, str root_path, str path)
     cdef dict _supported(self, Head* head)

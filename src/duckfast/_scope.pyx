@@ -2,7 +2,7 @@
 
 Owns what every key holds (ASGI HTTP 2.5, "connection scope"). Refuses to know tasks, bodies and responses.
 
-`path` is `root_path` plus the percent-decoded target, read as UTF-8; bytes that are no UTF-8 become U+FFFD, because a lone
+`path` is the percent-decoded target, read as UTF-8, with `root_path` in front of it, left alone or taken off; bytes that are no UTF-8 become U+FFFD, because a lone
 surrogate would fail later, in the first template or log that encodes it. `raw_path` keeps the exact bytes.
 """
 
@@ -17,6 +17,7 @@ from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
+from duckfast._forwarded cimport Forwarded
 from duckfast._headers cimport asgi_name
 from duckfast._parser cimport Field, Span, unquote
 
@@ -33,9 +34,14 @@ cdef enum:
 
 
 cdef class ScopeBuilder:
-    """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none."""
+    """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none.
 
-    def __init__(self, str root_path, dict state, str spec_version):
+    root_path_mode: `prefix` puts root_path in front of every path, `set` leaves paths alone, `strip` takes it off.
+    """
+
+    def __init__(self, str root_path, str root_path_mode, dict state, str spec_version):
+        self._prepends = root_path_mode == "prefix"
+        self._strips = root_path_mode == "strip"
         self._asgis = []
         self._plain = []
         self._host = self._port = None
@@ -69,6 +75,8 @@ cdef class ScopeBuilder:
 
     cdef dict build(self, Channel channel, Head* head):
         cdef dict scope = PyDict_Copy(self._template)
+        cdef str root_path = self._root_path
+        cdef str path = self._path(head)
         cdef str scheme
         scope["asgi"] = self._asgis.pop() if len(self._asgis) != 0 else PyDict_Copy(self._asgi)
         if head.minor == 0:
@@ -77,10 +85,14 @@ cdef class ScopeBuilder:
         scheme = channel.scheme()
         if scheme != "http":
             scope["scheme"] = scheme
+        if channel.forwarded is not None:
+            self._add_forwarded(scope, channel)
+            root_path = scope["root_path"]
         if head.method.size != 3 or memcmp(head.method.data, b"GET", 3) != 0:
             scope["method"] = _method(&head.method)
         scope["raw_path"] = PyBytes_FromStringAndSize(head.path.data, head.path.size)
-        scope["path"] = self._path(head)
+        # The asterisk of `OPTIONS *` names the server, not a place below a prefix.
+        scope["path"] = path if not root_path or head.path.data[0] != c"/" else self._place(scope, root_path, path)
         if head.query.size != 0:
             scope["query_string"] = PyBytes_FromStringAndSize(head.query.data, head.query.size)
         scope["headers"] = _headers(head)
@@ -95,19 +107,35 @@ cdef class ScopeBuilder:
         if host is not self._host or port != self._port:
             self._host, self._port = host, port
             self._template["server"] = scope["server"] = (host, port)
-        if not channel.is_unix():
-            scope["client"] = (channel.client_host(), channel.port)
+        host = channel.client_host()
+        if host:
+            scope["client"] = (host, channel.client_port())
+        return 0
+
+    cdef int _add_forwarded(self, dict scope, Channel channel) except -1:
+        """What a trusted proxy says in place of what the connection shows; Host has been replaced in the head."""
+        cdef Forwarded told = channel.forwarded
+        if told.scheme is not None:
+            scope["scheme"] = told.scheme
+        if told.server_port is not None:
+            scope["server"] = (channel.server_host() if told.server_host is None else told.server_host, told.server_port)
+        if told.prefix is not None:
+            scope["root_path"] = told.prefix
         return 0
 
     cdef str _path(self, Head* head):
-        cdef str path
         if head.path_escaped:
-            path = _unquote(&head.path)
-        else:
-            path = PyUnicode_DecodeUTF8(head.path.data, head.path.size, "replace")
-        # The asterisk of `OPTIONS *` names the server, not a place below a prefix.
-        if self._root_path and head.path.data[0] == c"/":
-            return self._root_path + path
+            return _unquote(&head.path)
+        return PyUnicode_DecodeUTF8(head.path.data, head.path.size, "replace")
+
+    cdef str _place(self, dict scope, str root_path, str path):
+        if self._prepends:
+            return root_path + path
+        if not self._strips:
+            return path
+        if path.startswith(root_path) and (len(path) == len(root_path) or path[len(root_path)] == "/"):
+            return path[len(root_path):] or "/"
+        scope["root_path"] = ""   # the request did not come by way of the prefix
         return path
 
     cdef dict _supported(self, Head* head):

@@ -12,6 +12,8 @@ cdef class Transport:
     cdef readonly int fd      # -1 once closed
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil          # 0: the peer has sent its last byte
+    cdef Py_ssize_t peek(self, char* data, size_t size) noexcept nogil          # the raw bytes that wait, which stay where they are
+    cdef Py_ssize_t skip(self, size_t size) noexcept nogil                      # takes so many of those away
     cdef Py_ssize_t send(self, const char* data, size_t size, bint more) noexcept nogil   # more: hold back a partial segment
     cdef void push(self) noexcept nogil         # sends what was held back
     cdef Py_ssize_t send_vector(self, iovec* pieces, int count) noexcept nogil

@@ -31,6 +31,21 @@ cdef extern from *:
         DF_RETRY(count, recv(fd, data, size, 0));
         return count < 0 ? -(Py_ssize_t)errno : count;
     }
+    static Py_ssize_t df_peek(int fd, char *data, size_t size) {
+        Py_ssize_t count;
+        DF_RETRY(count, recv(fd, data, size, MSG_PEEK));
+        return count < 0 ? -(Py_ssize_t)errno : count;
+    }
+    static Py_ssize_t df_skip(int fd, size_t size) {
+        char away[4096];
+        size_t left = size;
+        while (left) {
+            Py_ssize_t count = df_recv(fd, away, left < sizeof away ? left : sizeof away);
+            if (count <= 0) return count < 0 ? count : -ECONNRESET;
+            left -= (size_t)count;
+        }
+        return (Py_ssize_t)size;
+    }
     #ifndef MSG_MORE
     #define MSG_MORE 0       /* elsewhere every send leaves at once */
     #endif
@@ -131,6 +146,8 @@ cdef extern from *:
     }
     """
     Py_ssize_t df_recv(int fd, char* data, size_t size) noexcept nogil
+    Py_ssize_t df_peek(int fd, char* data, size_t size) noexcept nogil
+    Py_ssize_t df_skip(int fd, size_t size) noexcept nogil
     Py_ssize_t df_send(int fd, const char* data, size_t size, bint more) noexcept nogil
     void df_push(int fd) noexcept nogil
     Py_ssize_t df_send_vector(int fd, iovec* pieces, int number) noexcept nogil
@@ -157,6 +174,12 @@ cdef class Transport:
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil:
         return df_recv(self.fd, data, size)
+
+    cdef Py_ssize_t peek(self, char* data, size_t size) noexcept nogil:
+        return df_peek(self.fd, data, size)
+
+    cdef Py_ssize_t skip(self, size_t size) noexcept nogil:
+        return df_skip(self.fd, size)
 
     cdef Py_ssize_t send(self, const char* data, size_t size, bint more) noexcept nogil:
         return df_send(self.fd, data, size, more)

@@ -10,6 +10,8 @@ cdef class WSGIService(Service):
     cdef readonly object app
     cdef dict template            # environ entries that are the same for every request
     cdef Crew crew
+    cdef object script_name       # of every request, unless a proxy names another; str
+    cdef bint splits              # requests come with the whole path: SCRIPT_NAME is taken off
     cdef int64_t body_buffer      # bytes: a body up to this is read before the app is called
 
 
@@ -41,6 +43,8 @@ cdef class WSGIExchange(Exchange):
 
     cdef dict _template(self)
     cdef dict _environ(self, Desk desk)
+    cdef int _add_forwarded(self, dict environ) except -1
+    cdef int _split_path(self, dict environ) except -1
     cdef int _set_path(self, dict environ, Head* head, object target) except -1
     cdef int _fields(self, dict environ, Head* head) except -1
     cdef int _join_pieces(self) except -1

@@ -24,5 +24,11 @@ class WSGIService(Service):
     app: Callable[..., Any]
 
     def __init__(
-        self, app: Callable[..., Any], crew: Crew, root_path: str, multithread: bool, server_software: str
+        self,
+        app: Callable[..., Any],
+        crew: Crew,
+        root_path: str,
+        root_path_mode: str,
+        multithread: bool,
+        server_software: str,
     ) -> None: ...

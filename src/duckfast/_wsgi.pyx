@@ -19,6 +19,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp
 
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
+from duckfast._forwarded cimport Forwarded
 from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
 from duckfast._parser cimport Span, unquote
@@ -64,7 +65,8 @@ cdef object K_SCHEME = sys.intern("wsgi.url_scheme")
 cdef object K_INPUT = sys.intern("wsgi.input")
 cdef object K_EARLY_HINTS = sys.intern("wsgi.early_hints")
 cdef object K_HOST = sys.intern("HTTP_HOST")
-
+cdef object K_HTTPS = sys.intern("HTTPS")
+cdef object K_SCRIPT_NAME = sys.intern("SCRIPT_NAME")
 
 
 cdef inline object text_of(Span span):
@@ -105,12 +107,17 @@ def _nothing():
 
 
 cdef class WSGIService(Service):
-    """Makes the exchanges of one app. crew is told when app code begins and ends; environ holds the process's own entries."""
+    """Makes the exchanges of one app. crew is told when app code begins and ends; environ holds the process's own entries.
 
-    def __init__(self, app, Crew crew not None, str root_path, bint multithread, str server_software):
+    root_path_mode: with `prefix` requests come without root_path, with `set` and `strip` they come with it.
+    """
+
+    def __init__(self, app, Crew crew not None, str root_path, str root_path_mode, bint multithread, str server_software):
         self.app = app
         self.crew = crew
         self.body_buffer = crew.reactor.limits.body_buffer
+        self.script_name = root_path.rstrip("/").encode().decode("latin-1")
+        self.splits = root_path_mode != "prefix"
         # Whatever most requests have in common is in the template: a request only sets what differs.
         template = {
             K_METHOD: GET,
@@ -126,7 +133,7 @@ cdef class WSGIService(Service):
             K_SCHEME: "http",
             K_INPUT: NO_INPUT,
             K_EARLY_HINTS: None,
-            "SCRIPT_NAME": root_path.rstrip("/").encode().decode("latin-1"),
+            K_SCRIPT_NAME: self.script_name,
             "SERVER_SOFTWARE": server_software,
             "wsgi.version": (1, 0),
             "wsgi.errors": ErrorStream(),
@@ -206,8 +213,8 @@ cdef class WSGIExchange(Exchange):
             template = PyDict_Copy(self.service.template)
             template[K_SCHEME] = listener.scheme
             if not listener.is_unix:
-                template[K_SERVER_NAME] = self.channel.server_host()
-                template[K_SERVER_PORT] = self.channel.server_port_text()
+                template[K_SERVER_NAME] = listener.host
+                template[K_SERVER_PORT] = str(listener.port)
             listener.template = template
         return <dict>listener.template
 
@@ -233,14 +240,49 @@ cdef class WSGIExchange(Exchange):
         PyDict_SetItem(environ, K_REMOTE_PORT, channel.client_port_text())
         PyDict_SetItem(environ, K_EARLY_HINTS, PyMethod_New(EARLY_HINTS, self))
         self._fields(environ, head)
-        if channel.listener.is_unix:
+        if channel.listener.is_unix and channel.server_port() is None:
             name, colon, port = environ.get(K_HOST, "localhost").rpartition(":")
             PyDict_SetItem(environ, K_SERVER_NAME, name if colon else port)
             PyDict_SetItem(environ, K_SERVER_PORT, port if colon else "80")
-        elif channel.listener.wildcard:
+        elif channel.listener.wildcard or channel.proxied:
             PyDict_SetItem(environ, K_SERVER_NAME, channel.server_host())
             PyDict_SetItem(environ, K_SERVER_PORT, channel.server_port_text())
+        if channel.proxied_https:
+            PyDict_SetItem(environ, K_SCHEME, "https")
+            PyDict_SetItem(environ, K_HTTPS, "on")
+        if channel.forwarded is not None:
+            self._add_forwarded(environ)
+        if self.service.splits and head.path.data[0] == c"/":
+            self._split_path(environ)
         return environ
+
+    cdef int _add_forwarded(self, dict environ) except -1:
+        """What a trusted proxy says in place of what the connection shows; Host has been replaced in the head."""
+        cdef Forwarded told = self.channel.forwarded
+        if told.scheme is not None:
+            PyDict_SetItem(environ, K_SCHEME, told.scheme)
+            if told.scheme == "https":
+                PyDict_SetItem(environ, K_HTTPS, "on")
+            else:
+                environ.pop(K_HTTPS, None)
+        if told.server_host is not None:
+            PyDict_SetItem(environ, K_SERVER_NAME, told.server_host)
+        if told.server_port is not None:
+            PyDict_SetItem(environ, K_SERVER_PORT, str(told.server_port))
+        if told.prefix is not None:
+            PyDict_SetItem(environ, K_SCRIPT_NAME, told.prefix)
+        return 0
+
+    cdef int _split_path(self, dict environ) except -1:
+        """PEP 3333: SCRIPT_NAME and PATH_INFO together are the path; a request from elsewhere has no SCRIPT_NAME."""
+        cdef str script_name = environ[K_SCRIPT_NAME]
+        cdef str path = environ[K_PATH]
+        cdef Py_ssize_t size = len(script_name)
+        if path.startswith(script_name) and (len(path) == size or path[size] == "/"):
+            PyDict_SetItem(environ, K_PATH, path[size:])
+        else:
+            PyDict_SetItem(environ, K_SCRIPT_NAME, EMPTY)
+        return 0
 
     cdef int _set_path(self, dict environ, Head* head, object target) except -1:
         cdef char* decoded
@@ -276,6 +318,8 @@ cdef class WSGIExchange(Exchange):
             if present is not value:
                 PyDict_SetItem(environ, name, present + ("; " if field.name_id == NAME_COOKIE else ",") + value)
             field += 1
+        if head.host < 0 and head.authority.data != NULL:
+            PyDict_SetItem(environ, K_HOST, text_of(head.authority))
         return 0
 
     # ------------------------------------------------------------------ the call

@@ -61,6 +61,7 @@ class AsyncEngine:
         self._heartbeat_interval = heartbeat_interval
         self._ready = ready
         self._access_log = engine.make_access_log(config)
+        engine.tell_root_path(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reactor: Reactor | None = None
         self._stop_requested = False
@@ -147,6 +148,7 @@ class AsyncEngine:
             asyncio.get_running_loop(),
             state=state,
             root_path=config.root_path,
+            root_path_mode=config.root_path_mode,
             raise_on_disconnect=config.raise_on_disconnect,
         )
         reactor = self._reactor = engine.make_reactor(service, config, self._access_log)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +14,7 @@ import click
 from . import __version__, foreign, log, printing
 from .config import CONFIGURATION, FILE_VARIABLE, GROUPS, SETTINGS, Setting
 from .exceptions import ConfigError, DuckfastError
-from .kinds import Many, Switch
+from .kinds import Many, Mode, Switch
 from .server import check, serve, tell
 from .sources import COMMAND_LINE, Layer, Sources
 
@@ -59,6 +59,26 @@ class Command(click.Command):
                 parts.append(f"{group}:\n{text}")
         parts.append("Other:\n  --version\n      Show the version and exit.\n  -h, --help\n      Show this and exit.")
         return "\n".join(parts)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_spell_out_modes(args)))
+
+
+def _spell_out_modes(arguments: list[str]) -> Iterator[str]:
+    """`--proxy-headers` without a word behind it, and `--no-proxy-headers`: what other servers' switches are called."""
+    modes = {flag: row.kind for row in SETTINGS.values() for flag in row.flags if isinstance(row.kind, Mode)}
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            yield from arguments[place:]
+            return
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        positive = argument.replace("--no-", "--", 1)
+        if argument in modes and not modes[argument].knows(following):
+            yield f"{argument}={modes[argument].on}"
+        elif positive != argument and positive in modes:
+            yield f"{positive}=off"
+        else:
+            yield argument
 
 
 def _help_of(row: Setting, width: int) -> str:

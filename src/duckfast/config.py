@@ -24,10 +24,13 @@ from .kinds import (
     HeaderField,
     Kind,
     Many,
+    Mode,
     Number,
     Optional,
     Path,
+    Peers,
     Permissions,
+    Prefix,
     Size,
     Switch,
     Target,
@@ -43,10 +46,10 @@ FALLBACKS = {"workers": "WEB_CONCURRENCY", "forwarded_allow_ips": "FORWARDED_ALL
 
 CONFIGURATION = "Configuration"
 APPLICATION, ADDRESSES, PROCESSES, IDENTITY = "Application", "Where to listen", "Processes", "Process identity"
-ENGINE = "Engine"
+ENGINE, PROXIES = "Engine", "Behind a proxy"
 ANSWERS, LOGS, LIMITS, TIMEOUTS = "Answers", "Logs", "Limits", "Timeouts"
 # In the order of --help.
-GROUPS = (APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, ANSWERS, LOGS, LIMITS, TIMEOUTS)
+GROUPS = (APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, LOGS, LIMITS, TIMEOUTS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def setting(
     """A field of Config with its row of the table; without `flags` the option is the field's name with dashes."""
     metadata = {"group": group, "kind": kind, "help": help, "flags": flags, "aliases": aliases, "secret": secret}
     if isinstance(default, list):
-        return field(default_factory=list, metadata=metadata)
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -138,7 +141,16 @@ class Config:
         "ASGI startup and shutdown. auto: do without when the application does not know them.",
         aliases=("--asgi-lifespan",),
     )
-    root_path: str = setting(APPLICATION, Text("PREFIX"), "", "Path under which a proxy has mounted the application.")
+    root_path: str = setting(
+        APPLICATION, Prefix(), "", "Path under which a proxy has mounted the application: its root_path, its SCRIPT_NAME."
+    )
+    root_path_mode: str = setting(
+        APPLICATION,
+        Choice("prefix", "set", "strip"),
+        "prefix",
+        "prefix: the proxy takes the root path off, ASGI's path gets it back. set: it passes the whole path, and that stays. "
+        "strip: it passes the whole path, ASGI's path goes without.",
+    )
 
     env_file: list[str] = setting(
         CONFIGURATION,
@@ -250,6 +262,32 @@ class Config:
     http: str = setting(ENGINE, Choice("auto", "duckfast", "httptools"), "auto", "HTTP/1 parser. auto: duckfast.")
     body_buffer_size: int = setting(
         ENGINE, Size(), 64 * KIB, "WSGI request bodies up to this are read before a thread is taken; longer ones stream."
+    )
+
+    proxy_headers: str = setting(
+        PROXIES,
+        Mode("off", "client", "x-forwarded", "forwarded", on="x-forwarded"),
+        "client",
+        "Fields of trusted peers that are believed. client: X-Forwarded-For and -Proto; x-forwarded (or the flag alone): "
+        "-Host, -Port and -Prefix as well; forwarded: Forwarded (RFC 7239); off (or --no-proxy-headers): none.",
+    )
+    forwarded_allow_ips: list[str] = setting(
+        PROXIES,
+        Peers(),
+        ["127.0.0.1", "::1", "unix"],
+        "Trust these peers with --proxy-headers: addresses, networks, unix (for unix sockets) or *, with commas.",
+    )
+    proxy_protocol: str = setting(
+        PROXIES,
+        Mode("off", "v1", "v2", "auto", on="auto"),
+        "off",
+        "Every connection begins with a PROXY header of this version (auto, or the flag alone: of either), or is closed.",
+    )
+    proxy_allow_from: list[str] = setting(
+        PROXIES,
+        Peers(),
+        ["127.0.0.1", "::1", "unix"],
+        "Peers that may connect with --proxy-protocol, written as for --forwarded-allow-ips.",
     )
 
     headers: list[tuple[str, str]] = setting(

@@ -5,6 +5,7 @@ Knows no setting. A kind refuses a value by ValueError, without a message: the s
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -169,6 +170,20 @@ class Switch:
         return "on" if value else "off"
 
 
+class Mode(Choice):
+    """One word of a list, for what other servers have as a switch: a bare flag and true mean `on`, false means off."""
+
+    def __init__(self, *words: str, on: str) -> None:
+        super().__init__(*words, synonyms={word: on if yes else "off" for word, yes in Switch._words.items()})
+        self.on = on
+
+    def knows(self, text: str) -> bool:
+        return text.lower() in self.words or text.lower() in self._synonyms
+
+    def read(self, value: object) -> str:
+        return super().read(("off", self.on)[value] if isinstance(value, bool) else value)
+
+
 class Number:
     """A whole number from `least` to `most`."""
 
@@ -303,6 +318,51 @@ class Many:
 
     def show(self, value: Any) -> str:
         return ", ".join(self._kind.show(item) for item in value)
+
+
+class Prefix:
+    """A path under which something is mounted, without a slash at the end; "" for none."""
+
+    metavar = "PREFIX"
+    expects = "a path that begins with /, such as /api"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or (value and not value.startswith("/")):
+            raise ValueError
+        return value.rstrip("/")
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+class Peer:
+    metavar = "PEER"
+    expects = "an address, a network such as 10.0.0.0/8, unix (for unix sockets) or *"
+
+    def read(self, value: object) -> str:
+        text = value.strip().lower() if isinstance(value, str) else str(value)
+        if text in ("*", "unix"):
+            return text
+        if "%" in text:
+            raise ValueError
+        ipaddress.ip_network(text)  # strict: 10.0.0.1/8 is a slip, and whoever wrote it may have meant the one address
+        return text
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+class Peers(Many):
+    """Peers, each item of the list a list with commas again, as uvicorn and gunicorn take them on the command line."""
+
+    def __init__(self) -> None:
+        super().__init__(Peer(), r"[,\s]+")
+
+    def read(self, value: object) -> list[Any]:
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, Mapping) or not isinstance(items, Iterable):
+            raise ValueError
+        return [peer for item in items for peer in (super(Peers, self).read(item if isinstance(item, str) else [item]))]
 
 
 class HeaderField:

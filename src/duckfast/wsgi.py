@@ -57,6 +57,7 @@ class ThreadEngine:
         self._heartbeat_interval = heartbeat_interval
         self._ready = ready
         self._log = engine.make_access_log(config)
+        engine.tell_root_path(config)
         # What stop(), retire() and the last thread have to say to the thread in run(). The first two may be signal handlers on
         # this very thread: the lock of an Event might be held by then.
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -78,7 +79,10 @@ class ThreadEngine:
         if self._heartbeat is not None:
             reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
         crew = Crew(reactor, limit, spawn, self._end_accepting)
-        reactor.serve(WSGIService(app, crew, config.root_path, self.threads > 1, f"duckfast/{__version__}"))
+        service = WSGIService(
+            app, crew, config.root_path, config.root_path_mode, self.threads > 1, f"duckfast/{__version__}"
+        )
+        reactor.serve(service)
         for listener in sockets:
             reactor.add_listener(listener)
         return crew

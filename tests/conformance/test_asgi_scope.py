@@ -184,7 +184,8 @@ def test_names_with_underscores_are_dropped(asgi: Probe) -> None:
     assert [tuple(pair) for pair in scope["headers"]] == [(b"host", b"test"), (b"x-real-ip", b"true")]
 
 
-def test_proxy_headers_from_the_client_change_neither_scheme_nor_client(asgi: Probe) -> None:
+def test_proxy_headers_from_a_stranger_change_neither_scheme_nor_client(start_asgi: StartProbe) -> None:
+    asgi = start_asgi("--forwarded-allow-ips", "192.0.2.1")
     forged = [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "192.0.2.1"), ("Forwarded", "for=192.0.2.1;proto=https")]
     scope = scope_of(asgi, request(headers=forged))
     assert scope["scheme"] == "http"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz.harnesses import HARNESSES  # noqa: E402
+from fuzz.harnesses import HARNESSES, MORE_SEEDS  # noqa: E402
 from support.corpus import load_cases  # noqa: E402
 from support.mutation import mutate  # noqa: E402
 
@@ -29,7 +29,7 @@ POOL = 2_000
 def run(seconds: float, seed: int, names: list[str]) -> int:
     """Executes until `seconds` have passed; returns the number of executions."""
     chosen = random.Random(seed)
-    seeds = [case.raw for case in load_cases()]
+    seeds = [*(case.raw for case in load_cases()), *MORE_SEEDS]
     pool = list(seeds)
     LAST.parent.mkdir(parents=True, exist_ok=True)
     executions = 0

@@ -41,7 +41,7 @@ def test_target_and_options_become_settings() -> None:
 
 
 def test_every_setting_has_an_option() -> None:
-    examples = {"bind": "a:1", "headers": "A: b", "env": "A=b"}
+    examples = {"bind": "a:1", "headers": "A: b", "env": "A=b", "root_path": "/a"}
     for row in SETTINGS.values():
         for flag in (*row.flags, *row.aliases):
             if isinstance(row.kind, Switch):
@@ -59,6 +59,36 @@ def test_repeated_options_add_up() -> None:
 def test_names_of_other_servers_are_accepted() -> None:
     given = settings_of("--keep-alive", "2", "--graceful-timeout", "9", "--worker-connections", "7", "--blocking-threads", "4")
     assert given == {"timeout_keep_alive": 2.0, "timeout_graceful_shutdown": 9.0, "limit_connections": 7, "threads": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        (("--proxy-headers",), "x-forwarded"),
+        (("--proxy-headers", "--port", "1"), "x-forwarded"),
+        (("--proxy-headers", "forwarded", "module:app"), "forwarded"),
+        (("--proxy-headers=forwarded",), "forwarded"),
+        (("--proxy-headers", "OFF"), "off"),
+        (("--proxy-headers", "true"), "x-forwarded"),
+        (("--proxy-headers", "false"), "off"),
+        (("--no-proxy-headers",), "off"),
+    ],
+)
+def test_switch_of_other_servers_is_a_mode_here(arguments: tuple[str, ...], mode: str) -> None:
+    assert settings_of(*arguments)["proxy_headers"] == mode
+
+
+def test_bare_mode_does_not_swallow_the_target() -> None:
+    assert settings_of("--proxy-headers", "module:app") == {"proxy_headers": "x-forwarded", "app": "module:app"}
+    assert settings_of("--proxy-protocol", "module:app") == {"proxy_protocol": "auto", "app": "module:app"}
+    assert settings_of("--no-proxy-protocol", "--", "--proxy-headers") == {"proxy_protocol": "off", "app": "--proxy-headers"}
+
+
+def test_trusted_peers_come_with_commas_or_one_by_one() -> None:
+    given = settings_of("--forwarded-allow-ips", "10.0.0.0/8, ::1", "--forwarded-allow-ips", "unix", "--proxy-allow-from", "*")
+    assert given == {"forwarded_allow_ips": ["10.0.0.0/8", "::1", "unix"], "proxy_allow_from": ["*"]}
+    with pytest.raises(ConfigError, match=r"^--forwarded-allow-ips must be an address, .* got '10.0.0.1/8'$"):
+        settings_of("--forwarded-allow-ips", "::1,10.0.0.1/8")
 
 
 def test_bad_value_names_the_option() -> None:

@@ -170,6 +170,32 @@ def test_bad_environment_value_names_the_variable() -> None:
         read_environment({"DUCKFAST_PORT": "x"})
 
 
+def test_trusted_peers_are_addresses_networks_and_two_words() -> None:
+    assert Config().forwarded_allow_ips == Config().proxy_allow_from == ["127.0.0.1", "::1", "unix"]
+    assert Config(forwarded_allow_ips="10.0.0.0/8,fd00::/8 UNIX,*").forwarded_allow_ips == ["10.0.0.0/8", "fd00::/8", "unix", "*"]
+    assert Config(forwarded_allow_ips=[]).forwarded_allow_ips == []
+    for wrong in ("localhost", "10.0.0.1/8", "1.2.3", "fe80::1%eth0", ["a"], 5, {"a": "b"}, [None]):
+        with pytest.raises(ConfigError, match="forwarded_allow_ips must be an address"):
+            Config(forwarded_allow_ips=wrong)
+
+
+def test_modes_read_what_other_servers_have_as_switches() -> None:
+    assert Config().proxy_headers == "client"
+    assert Config(proxy_headers=True).proxy_headers == "x-forwarded"
+    assert Config(proxy_headers=False).proxy_headers == "off"
+    assert Config(proxy_protocol=True).proxy_protocol == "auto"
+    assert Config(proxy_protocol="V2").proxy_protocol == "v2"
+    with pytest.raises(ConfigError, match="did you mean 'forwarded'"):
+        Config(proxy_headers="forwardd")
+
+
+def test_root_path_begins_with_a_slash_and_does_not_end_with_one() -> None:
+    assert Config(root_path="/a/b/").root_path == "/a/b"
+    assert Config(root_path="/").root_path == ""
+    with pytest.raises(ConfigError, match="root_path must be a path that begins with /"):
+        Config(root_path="a")
+
+
 def test_misspelled_environment_name_is_noticed_and_strangers_are_not() -> None:
     environment = {"DUCKFAST_PROT": "1", "DUCKFAST_PORT": "1", "DUCKFAST_UNRELATED_THING": "1", "PROT": "1"}
     assert misspelled_environment(environment) == {"DUCKFAST_PROT": "DUCKFAST_PORT"}

@@ -52,6 +52,14 @@ def test_nothing_given_is_the_defaults() -> None:
     assert reading.origins.keys() == SETTINGS.keys()
 
 
+def test_trust_of_other_servers_is_read_and_ours_goes_before_it() -> None:
+    assert read(environment={"FORWARDED_ALLOW_IPS": "10.0.0.1, *"}).config.forwarded_allow_ips == ["10.0.0.1", "*"]
+    both = {"FORWARDED_ALLOW_IPS": "*", "DUCKFAST_FORWARDED_ALLOW_IPS": "unix"}
+    assert read(environment=both).config.forwarded_allow_ips == ["unix"]
+    assert read(environment={"FORWARDED_ALLOW_IPS": ""}).config == Config()
+    assert refusal(environment={"FORWARDED_ALLOW_IPS": "me"}).startswith("FORWARDED_ALLOW_IPS must be an address")
+
+
 def test_later_sources_win() -> None:
     write("duckfast.toml", 'threads = 1\nbacklog = 1\nlimit-drain = 1\nlimit-request-fields = 1\nloop = "asyncio"\n')
     write("more.toml", "threads = 2\nbacklog = 2\nlimit_drain = 2\nlimit-request-fields = 2\n")
