@@ -82,17 +82,23 @@ def variables(files: Iterable[str], given: Iterable[tuple[str, str]], environmen
     return {name: value for name, value in filled.items() if name not in environment} | dict(given)
 
 
-def apply(config: Config, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what `config` asks for; what an earlier call has set is taken back first, so that a reload leaves no remains.
-
-    Raises ConfigError, and then nothing has changed.
-    """
+def original(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment without what apply() has set: for another image of this process, which reads the files itself."""
     before = dict(environment)
     for name, value in _applied.items():
         if value is None:
             before.pop(name, None)
         else:
             before[name] = value
+    return before
+
+
+def apply(config: Config, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set what `config` asks for; what an earlier call has set is taken back first, so that a reload leaves no remains.
+
+    Raises ConfigError, and then nothing has changed.
+    """
+    before = original(environment)
     wanted = variables(config.env_file, config.env, before)
     for name in _applied:
         if name in before:

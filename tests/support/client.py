@@ -28,7 +28,8 @@ def connect(address: str) -> socket.socket:
     if address.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(TIMEOUT)
-        sock.connect(address.removeprefix("unix:"))
+        path = address.removeprefix("unix:")
+        sock.connect(f"\0{path[1:]}" if path.startswith("@") else path)
         return sock
     host, _, port = address.split("://", 1)[1].rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), TIMEOUT)

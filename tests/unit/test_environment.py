@@ -100,6 +100,7 @@ def test_reload_leaves_no_remains(tmp_path: Path) -> None:
     environment.apply(Config(env_file=[path], env=["C=3"]), process)
     assert process == {"A": "1", "B": "1", "C": "3", "OTHER": "x"}
     process["BY_THE_APP"] = "y"
+    assert environment.original(process) == {"C": "before", "OTHER": "x", "BY_THE_APP": "y"}
     write(tmp_path, "A=2\n")
     environment.apply(Config(env_file=[path]), process)
     assert process == {"A": "2", "C": "before", "OTHER": "x", "BY_THE_APP": "y"}
