@@ -24,5 +24,8 @@ class ASGIService(Service):
     def attach(self, reactor: Reactor, desk: Desk) -> None:
         """Serve this reactor from the loop."""
 
+    def in_flight(self) -> list[tuple[object, object, float]]:
+        """(method, path, seconds since it began) of each application that has not ended. From any thread that holds the GIL."""
+
     def detach(self) -> None:
         """Take the reactor out of the loop."""

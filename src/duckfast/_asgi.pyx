@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._http1 cimport SEND_CHUNKED
 from duckfast._parser cimport Head
-from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent
+from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent, describe_all
 from duckfast._writer cimport (
     NO_MEMORY, WRITE_OK, ResponseHead, WriteError, append, describe, free_buffer, write_field, write_interim,
 )
@@ -563,6 +563,16 @@ cdef class ASGIService(Service):
             call = call.next
         return tasks
 
+    def in_flight(self) -> list:
+        """(method, path, seconds since it began) of each application that has not ended. From any thread that holds the GIL."""
+        cdef list exchanges = self.reactor.exchanges()
+        cdef ApplicationCall call = self._first
+        while call is not None:   # the rest go on after their responses
+            if call.exchange is not None and call.exchange.channel is None:
+                exchanges.append(call.exchange)
+            call = call.next
+        return describe_all(exchanges)
+
     cdef int note_background(self, Channel channel) except -1:
         cdef Backlog backlog = self._backlogs.get(channel)
         if backlog is None:
@@ -661,6 +671,12 @@ cdef class ASGIExchange(Exchange):
     cdef int draining(self) except -1:
         # What listens for the end of an open stream hears it now.
         return _wake(self.receivers)
+
+    cdef tuple describe(self):
+        cdef dict scope = self.scope
+        if scope is None or not self.started:
+            return None
+        return scope.get("method"), scope.get("path")
 
     # --- receive
 

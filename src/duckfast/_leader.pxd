@@ -17,6 +17,7 @@ cdef class Crew:
     cdef bint finished
     cdef int64_t deadline           # of the retirement or the graceful stop
     cdef double blocked             # moving average: how often an app call outlives the watch's patience, 0 to 1
+    cdef list desks                 # of the threads
     cdef object _spawn
     cdef object _drained
     cdef readonly object failure    # SystemExit or KeyboardInterrupt out of the app

@@ -31,5 +31,8 @@ class Crew:
     def retire(self, seconds: float) -> None:
         """End accepting, and every connection with its next response, within so long; from any thread or signal handler."""
 
+    def in_flight(self) -> list[tuple[object, object, float]]:
+        """(method, path, seconds since it began) of the requests whose app code a thread is in. Whoever calls holds the GIL."""
+
     def finish(self) -> None:
         """End every thread that is not in the app."""

@@ -14,7 +14,7 @@ import logging
 from libc.stdint cimport INT64_MAX, uint32_t, uint64_t
 
 from duckfast._poller cimport now
-from duckfast._reactor cimport Channel
+from duckfast._reactor cimport Channel, describe_all
 
 cdef extern from *:
     """
@@ -276,6 +276,7 @@ cdef class Crew:
         self._spawn = spawn
         self._drained = drained
         self.deadline = INT64_MAX
+        self.desks = []
 
     def __dealloc__(self):
         df_crew_free(<df_crew*>self._state)
@@ -298,6 +299,7 @@ cdef class Crew:
         cdef Desk desk = Desk.__new__(Desk, self.reactor.limits)
         cdef int role
         cdef df_crew* state = <df_crew*>self._state
+        self.desks.append(desk)
         try:
             while not self.finished:
                 if self.leader is None:
@@ -317,6 +319,7 @@ cdef class Crew:
                     break
         finally:
             self.threads -= 1
+            self.desks.remove(desk)
             if self.leader is desk:
                 self.leader = None
 
@@ -341,6 +344,15 @@ cdef class Crew:
             self.retiring = True
         self.reactor.announce_end()
         self.reactor.wake()
+
+    def in_flight(self) -> list:
+        """(method, path, seconds since it began) of the requests whose app code a thread is in. Whoever calls holds the GIL."""
+        cdef list exchanges = []
+        cdef Desk desk
+        for desk in self.desks:
+            if desk.exchange is not None:
+                exchanges.append(desk.exchange)
+        return describe_all(exchanges)
 
     def finish(self) -> None:
         """Ends every thread that is not in the app."""

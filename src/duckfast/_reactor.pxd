@@ -25,6 +25,7 @@ cdef class Desk:
     cdef size_t scratch_size
     cdef Head* head
     cdef int64_t entered      # when this thread gave the leadership up for an app call; 0: it did not
+    cdef Exchange exchange    # whose app code this thread is in
 
 
 cdef class Service:
@@ -45,6 +46,7 @@ cdef class Exchange:
     cdef int disconnected(self) except -1                                # the peer left, or its body broke or timed out
     cdef int half_closed(self) except -1                                 # the peer sent FIN some seconds ago and may be gone: sends still go
     cdef int drained(self) except -1                                     # everything queued has left for the kernel
+    cdef tuple describe(self)                                            # method and path, while the app works on it; else None
     cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
 
 
@@ -203,6 +205,9 @@ cdef class Listener:
     cdef object template              # the service's own: what every request of this listener begins with
 
 
+cdef list describe_all(list exchanges)    # (method, path, seconds since they began) of those in the app
+
+
 cdef class Reactor:
     # per process
     cdef readonly Limits limits
@@ -220,6 +225,8 @@ cdef class Reactor:
     cdef bint ending                  # asked to retire: every response from now on is a last one
     cdef readonly bint retiring       # nothing is accepted any more, and every response is a last one
     cdef readonly bint stopping       # draining has begun: retiring, and idle connections are closed as well
+    cdef uint64_t request_mark        # at so many requests on_mark is called; 0: never
+    cdef object on_mark
     cdef int64_t clock                # when the last request began
     cdef int64_t beat_at              # when the next heartbeat is due; INT64_MAX: there is none
     cdef int64_t beat_interval
@@ -258,4 +265,6 @@ cdef class Reactor:
     cdef int watch_listeners(self) except -1
     cdef int unwatch_listeners(self) except -1
     cdef int accept_the_rest(self) except -1
+    cdef int pass_mark(self) except -1
+    cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1

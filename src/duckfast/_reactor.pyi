@@ -68,6 +68,9 @@ class Reactor:
     def set_heartbeat(self, heartbeat: Callable[[], None], seconds: float) -> None:
         """Have it called about every so many seconds, from a thread that makes progress."""
 
+    def mark_requests(self, number: int, on_mark: Callable[[], None]) -> None:
+        """Have on_mark called when so many requests have begun since the start."""
+
     def abort(self) -> None:
         """Reset every connection that is left."""
 

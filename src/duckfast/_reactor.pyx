@@ -128,6 +128,9 @@ cdef class Exchange:
     cdef int drained(self) except -1:
         return 0
 
+    cdef tuple describe(self):
+        return None
+
     cdef int draining(self) except -1:
         return 0
 
@@ -399,6 +402,8 @@ cdef class Channel:
             reactor.set_deadline(self, NO_DEADLINE)
         reactor.clock = now()
         reactor.counters.requests += 1
+        if reactor.counters.requests == reactor.request_mark:
+            reactor.pass_mark()
         reactor.counters.dropped_fields += desk.head.dropped
         self.continue_due = desk.head.expect_continue
         self.response_done = False
@@ -1022,6 +1027,17 @@ cdef class Listener:
             self.wildcard = self.host in ("0.0.0.0", "::")
 
 
+cdef list describe_all(list exchanges):
+    cdef list requests = []
+    cdef Exchange exchange
+    cdef int64_t time = now()
+    for exchange in exchanges:
+        facts = exchange.describe()
+        if facts is not None:
+            requests.append((facts[0], facts[1], (time - exchange.since) / 1e9))
+    return requests
+
+
 cdef class Reactor:
     """The connections of one process, or of one thread.
 
@@ -1150,6 +1166,11 @@ cdef class Reactor:
         self.heartbeat = heartbeat
         self.beat_interval = <int64_t>(seconds * SECOND)
         self.beat_at = 0
+
+    def mark_requests(self, uint64_t number, on_mark) -> None:
+        """Has on_mark called when so many requests have begun since the start."""
+        self.request_mark = number
+        self.on_mark = on_mark
 
     def abort(self) -> None:
         """Resets every connection that is left."""
@@ -1299,6 +1320,23 @@ cdef class Reactor:
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
                 at = timers.ends.next.at
         return at
+
+    cdef int pass_mark(self) except -1:
+        try:
+            self.on_mark()
+        except Exception:
+            _logger.exception("telling of %d requests failed", self.counters.requests)
+        return 0
+
+    cdef list exchanges(self):
+        # Nothing here lets another thread go on: the list of channels stays as it is.
+        cdef list found = []
+        cdef Channel channel = self.first
+        while channel is not None:
+            if channel.exchange is not None:
+                found.append(channel.exchange)
+            channel = channel.next
+        return found
 
     cdef int beat(self, int64_t time) except -1:
         if time < self.beat_at:

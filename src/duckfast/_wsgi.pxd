@@ -30,7 +30,7 @@ cdef class Input:
 cdef class WSGIExchange(Exchange):
     cdef WSGIService service
     cdef Desk desk
-    cdef dict environ             # from begin() to the call
+    cdef dict environ             # from begin() to the end of the call
     cdef Input input              # None: there is no body
     cdef list pieces              # of a body that is gathered before the call
     cdef int64_t gathered

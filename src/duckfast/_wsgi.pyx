@@ -199,6 +199,10 @@ cdef class WSGIExchange(Exchange):
             self._join_pieces()
         return self._call()
 
+    cdef tuple describe(self):
+        cdef dict environ = self.environ
+        return None if environ is None else (environ.get(K_METHOD), environ.get(K_PATH))
+
     cdef int _join_pieces(self) except -1:
         if self.pieces is not None:
             self.input.chunk = b"".join(self.pieces)
@@ -331,7 +335,7 @@ cdef class WSGIExchange(Exchange):
         cdef Channel channel = self.channel   # which the response's end takes from us
         cdef object result = None
         self.called = True
-        self.environ = None
+        desk.exchange = self
         service.crew.enter_app(desk)
         try:
             try:
@@ -349,7 +353,9 @@ cdef class WSGIExchange(Exchange):
                 self.channel.break_off()
         finally:
             channel.slow = service.crew.leave_app(desk)
+            desk.exchange = None
             self.desk = None
+            self.environ = None
             if self.input is not None:
                 self.input = None
         return 0

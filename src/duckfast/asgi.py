@@ -41,7 +41,9 @@ class AsyncEngine:
     """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
     `heartbeat` is called every `heartbeat_interval` seconds from the loop, from before the startup until after the shutdown.
-    `ready` is called once, when the startup is complete and requests are accepted.
+    `ready` is called once, when the startup is complete and requests are accepted. `recycle` is called at most once, with the
+    reason, when the engine should be replaced: it has begun `max_requests` requests. The engine serves on; a retire() is up to
+    the caller.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class AsyncEngine:
         ready: Callable[[], None] | None = None,
         *,
         heartbeat_interval: float = 1.0,
+        max_requests: int | None = None,
+        recycle: Callable[[str], None] | None = None,
     ) -> None:
         self._app: Application = single_callable(app) if config.interface == "asgi2" else app
         self._config = config
@@ -64,6 +68,8 @@ class AsyncEngine:
         engine.tell_root_path(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reactor: Reactor | None = None
+        self._service: ASGIService | None = None  # while connections are served
+        self._recycling = engine.Recycling(recycle, max_requests)
         self._stop_requested = False
         self._retire_requested = False
         self._ending = asyncio.Event()  # one of the two
@@ -112,6 +118,16 @@ class AsyncEngine:
             self._reactor.announce_end()
         self._tell_of_end()
 
+    def in_flight(self) -> list[tuple[str, str, float]]:
+        """Method, path and age in seconds of the requests that the app works on, the oldest first.
+
+        From any thread, also while the loop is blocked. Empty without the interpreter's lock, which would make it safe.
+        """
+        service = self._service
+        if service is None or not engine.has_lock():
+            return []
+        return engine.show_requests(service.in_flight())
+
     def _tell_of_end(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: all is done
@@ -152,10 +168,12 @@ class AsyncEngine:
             raise_on_disconnect=config.raise_on_disconnect,
         )
         reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
+        self._recycling.count([reactor])
         desk = Desk(reactor.limits)
         for listener in self._sockets:
             reactor.add_listener(listener)
         service.attach(reactor, desk)
+        self._service = service
         try:
             if not self._ending.is_set():  # a stop during the startup: nothing is accepted any more
                 reactor.start()
@@ -170,7 +188,7 @@ class AsyncEngine:
             await cancel_requests(service)
             reactor.abort()
             service.detach()
-            self._reactor = None
+            self._reactor = self._service = None
 
     def _begin_end(self, reactor: Reactor, desk: Desk) -> None:
         if self._stop_requested:

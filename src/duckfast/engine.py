@@ -1,9 +1,10 @@
-"""What both engines make from a Config: limits, default fields, the access log, a reactor. Runs nothing."""
+"""What both engines make from a Config, limits, default fields, access log, reactor, and what they tell of. Runs nothing."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from duckfast import __version__
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from duckfast.config import Config
 
 log = logging.getLogger("duckfast")
+
+MOST_SHOWN = 200  # characters of a path in a log
+
+
+def has_lock() -> bool:
+    """Whether this interpreter runs one thread at a time."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def make_limits(config: Config) -> Limits:
@@ -60,6 +68,51 @@ def tell_root_path(config: Config) -> None:
     else:
         seen = f"root_path {root!r}, path {'/items' if config.root_path_mode == 'strip' else root + '/items'!r}"
     log.debug("root path mode %s: a request for %s reaches the application with %s", config.root_path_mode, target, seen)
+
+
+class Recycling:
+    """Tells `recycle` why this engine should be replaced: once, and not before there is a reason."""
+
+    def __init__(self, recycle: Callable[[str], None] | None, max_requests: int | None) -> None:
+        self._recycle = recycle
+        self._max_requests = max_requests
+
+    def count(self, reactors: Sequence[Reactor]) -> None:
+        """Tells when these reactors have begun `max_requests` requests in all."""
+        if self._recycle is not None and self._max_requests is not None:
+            for reactor in reactors:
+                self._set_mark(reactor, reactors, self._max_requests)
+
+    def _set_mark(self, reactor: Reactor, reactors: Sequence[Reactor], most: int) -> None:
+        """None of several reactors sees the sum: each looks again after its share of what is left."""
+        left = most - sum(counted(each) for each in reactors)
+        if left <= 0:
+            self.tell(f"served {most} requests")
+            return
+        share = max(1, left // len(reactors))
+        reactor.mark_requests(counted(reactor) + share, lambda: self._set_mark(reactor, reactors, most))
+
+    def tell(self, reason: str) -> None:
+        recycle, self._recycle = self._recycle, None
+        if recycle is not None:
+            recycle(reason)
+
+
+def counted(reactor: Reactor) -> int:
+    return reactor.counters.snapshot()["requests"]
+
+
+def printable(text: object) -> str:
+    """What an app's method or path looks like in a log: no control characters, not without end."""
+    if not isinstance(text, str):
+        return "?"
+    return "".join(char if char.isprintable() else "?" for char in text[:MOST_SHOWN])
+
+
+def show_requests(requests: Iterable[tuple[object, object, float]]) -> list[tuple[str, str, float]]:
+    """Requests in flight as they are logged, the oldest first."""
+    shown = [(printable(method), printable(path), seconds) for method, path, seconds in requests]
+    return sorted(shown, key=lambda request: -request[2])
 
 
 def connection_class(http: str) -> type[HTTP1Connection] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import queue
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from duckfast import __version__, engine
 from duckfast._leader import Crew
 from duckfast._wsgi import WSGIService
+from duckfast.engine import has_lock
 
 if TYPE_CHECKING:
     from duckfast.config import Config
@@ -28,16 +28,13 @@ LAST_GRACE = 2.0  # seconds beyond the graceful timeout: the crew itself takes o
 ALL_DONE, ENDING = "the last thread has ended", "stop() or retire() was called"
 
 
-def has_lock() -> bool:
-    """Whether this interpreter runs one thread at a time."""
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
 class ThreadEngine:
     """Serves `app` on `sockets`, which are bound, listening and non-blocking; they are closed when the drain begins.
 
     `heartbeat` is called about every `heartbeat_interval` seconds, by a thread that polls, begins a request or moves a body: not
     while every thread is stuck in the app. `ready` is called once, on the thread of run(), when requests are accepted.
+    `recycle` is called at most once, with the reason, when the engine should be replaced: it has begun `max_requests` requests.
+    The engine serves on; a retire() is up to the caller. Callbacks come on the engine's threads.
     """
 
     def __init__(
@@ -49,6 +46,8 @@ class ThreadEngine:
         ready: Callable[[], None] | None = None,
         *,
         heartbeat_interval: float = 1.0,
+        max_requests: int | None = None,
+        recycle: Callable[[str], None] | None = None,
     ) -> None:
         self._config = config
         self._sockets = sockets
@@ -68,6 +67,8 @@ class ThreadEngine:
         self.threads = config.threads or (AUTO_THREADS if shared else FREE_THREADS_PER_CPU * (os.cpu_count() or 1))
         limits = [self.threads] if shared else [1] * self.threads
         self._crews = [self._make_crew(app, sockets, limit) for limit in limits]
+        self._recycling = engine.Recycling(recycle, max_requests)
+        self._recycling.count([crew.reactor for crew in self._crews])
 
     def _make_crew(self, app: Any, sockets: Sequence[socket.socket], limit: int) -> Crew:
         config = self._config
@@ -166,6 +167,15 @@ class ThreadEngine:
             patience = self._config.timeout_graceful_shutdown + LAST_GRACE
         for crew in self._crews:
             crew.finish()
+
+    def in_flight(self) -> list[tuple[str, str, float]]:
+        """Method, path and age in seconds of the requests that threads are in the app for, the oldest first.
+
+        From any thread, also while all others are stuck. Empty without the interpreter's lock, which would make it safe.
+        """
+        if not has_lock():
+            return []
+        return engine.show_requests(request for crew in self._crews for request in crew.in_flight())
 
     def stop(self) -> None:
         """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
