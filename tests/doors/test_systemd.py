@@ -186,10 +186,10 @@ def test_start_that_fails_is_never_ready(website: Path, manager: Manager) -> Non
         manager.next()
 
 
-@pytest.mark.parametrize("target", ["website:app", "website:asgi"])
-def test_watchdog_is_told_that_the_engine_lives(serve: Serve, website: Path, manager: Manager, target: str) -> None:
+@pytest.mark.parametrize("args", [["website:app"], ["website:app", "--threads", "1"], ["website:asgi"]], ids=" ".join)
+def test_watchdog_is_told_that_the_engine_lives(serve: Serve, website: Path, manager: Manager, args: list[str]) -> None:
     env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
-    server = serve(target, cwd=website, env=env)
+    server = serve(*args, cwd=website, env=env)
     told = [manager.next() for _ in range(3)]
     assert {"WATCHDOG": "1"} in told
     server.stop()

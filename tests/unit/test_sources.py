@@ -136,6 +136,12 @@ def test_name_that_platforms_set_is_the_last_resort(monkeypatch: pytest.MonkeyPa
     assert read(environment=environment).config.threads == 2
 
 
+def test_trust_that_platforms_set_is_honoured() -> None:
+    reading = read(environment={"FORWARDED_ALLOW_IPS": "10.0.0.0/8"})
+    assert (reading.config.forwarded_allow_ips, reading.origins["forwarded_allow_ips"]) == (["10.0.0.0/8"], "FORWARDED_ALLOW_IPS")
+    assert Config().forwarded_allow_ips != ["10.0.0.0/8"]  # in code nothing is read from the environment
+
+
 # Addresses ----------------------------------------------------------------------------------------------------------
 
 
