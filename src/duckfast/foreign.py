@@ -62,6 +62,7 @@ NOT_YET = "this version does not have it"
 
 ADVICE = {
     "asgi_disconnect_grace_period": "send() tells the application of a client that has left (--raise-on-disconnect)",
+    "blocking_threads_idle_timeout": "threads that wait cost next to nothing; leave it out",
     "capture_output": "stdout and stderr of the application are never touched; leave it out",
     "casefold_http_method": "such requests are refused; leave it out",
     "debug": "--log-level debug, and --reload for development",
