@@ -19,10 +19,11 @@ LAYERS = {
     "I/O": {"_poller", "_transport", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {
-        "sockets", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",
+        "sockets", "listening", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",
+        "pulse", "control", "handover",
     },
     "engines": {"engine", "wsgi", "asgi"},
-    "processes": {"server", "signals", "supervisor", "reloader"},
+    "processes": {"server", "signals", "worker", "supervisor", "reloader", "processes"},
     "doors": {"__init__", "__main__", "cli", "httpd", "gunicorn"},
 }
 GROUPS = list(LAYERS)

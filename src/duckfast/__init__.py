@@ -23,8 +23,10 @@ from .exceptions import (
     ImportFailure,
     LifespanFailure,
     RemoteProtocolError,
+    WorkersFailure,
 )
-from .server import Server, serve
+from .processes import serve
+from .server import Server
 
 __all__ = [
     "ApplicationError",
@@ -37,6 +39,7 @@ __all__ = [
     "LifespanFailure",
     "RemoteProtocolError",
     "Server",
+    "WorkersFailure",
     "__version__",
     "run",
 ]

@@ -332,8 +332,9 @@ cdef class Crew:
 
     def stop(self, double seconds) -> None:
         """Begins the drain; requests that are left after `seconds` are reset. From any thread or signal handler."""
-        if not self.stopping:
-            self.deadline = now() + <int64_t>(seconds * 1e9)
+        cdef int64_t deadline = now() + <int64_t>(seconds * 1e9)
+        if not self.stopping or deadline < self.deadline:
+            self.deadline = deadline
             self.stopping = True
         self.reactor.wake()
 

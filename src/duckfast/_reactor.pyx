@@ -379,8 +379,8 @@ cdef class Channel:
         """Sets the deadline of whatever the connection is waiting for now."""
         cdef uint64_t received
         if self.connection.between_requests():
-            # A fresh connection keeps the head deadline it was accepted with.
-            if self.deadline != HEAD_DEADLINE and self.deadline != KEEP_ALIVE_DEADLINE:
+            # A fresh connection keeps the head deadline it was accepted with, or the one that drain() has given it.
+            if self.deadline != HEAD_DEADLINE and self.deadline != KEEP_ALIVE_DEADLINE and self.deadline != PARTING_DEADLINE:
                 self.reactor.set_deadline(self, KEEP_ALIVE_DEADLINE)
         elif self.exchange is None and not self.response_done:
             if self.deadline != HEAD_DEADLINE:
@@ -528,7 +528,11 @@ cdef class Channel:
         if self.closed or self.lingering:
             return 0
         if self._is_idle() and not self.readable:
-            return self._linger()
+            if self.deadline != HEAD_DEADLINE:
+                return self._linger()
+            # A new connection has a reason, and its request is probably on the way: for a moment it may still come.
+            self.reactor.set_deadline(self, PARTING_DEADLINE)
+            return 0
         self.connection.close_after_response()
         if exchange is not None:
             exchange.draining()

@@ -31,4 +31,5 @@ class WSGIService(Service):
         root_path_mode: str,
         multithread: bool,
         server_software: str,
+        multiprocess: bool = ...,
     ) -> None: ...

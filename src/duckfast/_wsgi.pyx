@@ -112,7 +112,8 @@ cdef class WSGIService(Service):
     root_path_mode: with `prefix` requests come without root_path, with `set` and `strip` they come with it.
     """
 
-    def __init__(self, app, Crew crew not None, str root_path, str root_path_mode, bint multithread, str server_software):
+    def __init__(self, app, Crew crew not None, str root_path, str root_path_mode, bint multithread,
+                 str server_software, bint multiprocess=False):
         self.app = app
         self.crew = crew
         self.body_buffer = crew.reactor.limits.body_buffer
@@ -138,7 +139,7 @@ cdef class WSGIService(Service):
             "wsgi.version": (1, 0),
             "wsgi.errors": ErrorStream(),
             "wsgi.multithread": multithread,
-            "wsgi.multiprocess": False,
+            "wsgi.multiprocess": multiprocess,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,

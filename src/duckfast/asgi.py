@@ -73,6 +73,7 @@ class AsyncEngine:
         self._stop_requested = False
         self._retire_requested = False
         self._ending = asyncio.Event()  # one of the two
+        self._patience = config.timeout_graceful_shutdown
 
     def run(self) -> None:
         """Serves on a loop of its own until stop() or retire() have done their work.
@@ -101,8 +102,13 @@ class AsyncEngine:
                 asyncio.set_event_loop(None)
                 loop.close()
 
-    def stop(self) -> None:
-        """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Begins the graceful drain, from any thread or signal handler; again it can only shorten it.
+
+        Requests in progress have `seconds`; None: the graceful timeout of the settings.
+        """
+        if seconds is not None:
+            self._patience = min(self._patience, seconds)
         self._stop_requested = True
         self._tell_of_end()
 
@@ -199,7 +205,7 @@ class AsyncEngine:
     async def _finish_requests(self, service: ASGIService, reactor: Reactor, desk: Desk) -> None:
         """Waits for connections, and for applications that go on after their response, within the graceful timeout."""
         loop = asyncio.get_running_loop()
-        limit = self._config.timeout_graceful_shutdown
+        limit = self._patience
         deadline = loop.time() + limit
         while (reactor.open_connections or service.running) and loop.time() < deadline:
             await asyncio.sleep(DRAIN_LOOK)

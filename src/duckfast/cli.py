@@ -15,7 +15,8 @@ from . import __version__, foreign, log, printing
 from .config import CONFIGURATION, FILE_VARIABLE, GROUPS, SETTINGS, Setting
 from .exceptions import ConfigError, DuckfastError
 from .kinds import Many, Mode, Switch
-from .server import check, serve, tell
+from .processes import serve
+from .server import check, tell
 from .sources import COMMAND_LINE, Layer, Sources
 
 PROGRAM = "duckfast"

@@ -20,6 +20,7 @@ from .kinds import (
     Account,
     BadItem,
     Choice,
+    Count,
     Duration,
     HeaderField,
     Kind,
@@ -50,6 +51,9 @@ ENGINE, PROXIES = "Engine", "Behind a proxy"
 ANSWERS, LOGS, LIMITS, TIMEOUTS = "Answers", "Logs", "Limits", "Timeouts"
 # In the order of --help.
 GROUPS = (APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, LOGS, LIMITS, TIMEOUTS)
+
+# Settings that need somebody who outlives the process that serves.
+SUPERVISED = ("workers", "preload", "reload", "limit_max_requests", "workers_lifetime", "workers_max_rss")
 
 
 @dataclass(frozen=True)
@@ -289,6 +293,83 @@ class Config:
         ["127.0.0.1", "::1", "unix"],
         "Peers that may connect with --proxy-protocol, written as for --forwarded-allow-ips.",
     )
+    workers: int | None = setting(
+        PROCESSES,
+        Optional(Count(), "none"),
+        None,
+        "Worker processes, with a supervisor that replaces them. none: this process serves alone.",
+        flags=("-w", "--workers"),
+    )
+    preload: bool = setting(
+        PROCESSES, Switch(), False, "Import the application once, before the workers are forked, to share its memory."
+    )
+    limit_max_requests: int | None = setting(
+        PROCESSES,
+        Optional(Number(1), "none"),
+        None,
+        "Replace a worker that has served this many requests.",
+        aliases=("--max-requests",),
+    )
+    limit_max_requests_jitter: int = setting(
+        PROCESSES,
+        Number(0),
+        0,
+        "Up to this many requests more, another number in each worker.",
+        aliases=("--max-requests-jitter",),
+    )
+    workers_lifetime: float | None = setting(
+        PROCESSES, Optional(Duration(), "none"), None, "Replace a worker that has served for this long."
+    )
+    workers_lifetime_jitter: float = setting(
+        PROCESSES, Duration(zero=True), 0.0, "Up to this much longer, another time for each worker."
+    )
+    workers_max_rss: int | None = setting(
+        PROCESSES, Optional(Size(1, "m"), "none"), None, "Replace a worker that uses more memory (in MiB, or 512m, 2g)."
+    )
+    timeout_worker_startup: float | None = setting(
+        PROCESSES,
+        Optional(Duration(), "none"),
+        300.0,
+        "Longest a worker may take until it serves: import and lifespan startup.",
+    )
+    timeout_worker_healthcheck: float | None = setting(
+        PROCESSES,
+        Optional(Duration(), "none"),
+        30.0,
+        "Replace a worker whose event loop, or whose every thread, is stuck for this long; its stacks are logged.",
+        aliases=("-t", "--timeout"),
+    )
+    reload: bool = setting(
+        PROCESSES, Switch(), False, "Serve the new code when a file changes; needs watchfiles. For development."
+    )
+    reload_dirs: list[str] = setting(
+        PROCESSES,
+        Many(Path("DIRECTORY", "a directory"), r"[,\s]+"),
+        [],
+        "Watch this directory in place of the current one. May be repeated.",
+        flags=("--reload-dir",),
+        aliases=("--reload-paths",),
+    )
+    reload_includes: list[str] = setting(
+        PROCESSES,
+        Many(Text("PATTERN"), r"[,\s]+"),
+        [],
+        "Watch these files too, beside *.py. May be repeated.",
+        flags=("--reload-include",),
+        aliases=("--reload-extra-file",),
+    )
+    reload_excludes: list[str] = setting(
+        PROCESSES,
+        Many(Text("PATTERN"), r"[,\s]+"),
+        [],
+        "Watch none of these files and directories. May be repeated.",
+        flags=("--reload-exclude",),
+        aliases=("--reload-ignore-patterns",),
+    )
+    reload_delay: float = setting(PROCESSES, Duration(), 0.25, "Reload once files have been quiet for this long.")
+    reload_poll: bool = setting(
+        PROCESSES, Switch(), False, "Look at all files again and again, where the system tells of no changes."
+    )
 
     headers: list[tuple[str, str]] = setting(
         ANSWERS,
@@ -361,6 +442,11 @@ class Config:
             given = row.name in values
             value = row.read(values[row.name], row.name) if given else row.default
             setattr(self, row.name, list(value) if isinstance(value, list) else value)
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether worker processes serve, so that there may be another one of the application at any time."""
+        return any(getattr(self, name) for name in SUPERVISED)
 
 
 def _rows() -> Iterator[Setting]:

@@ -1,7 +1,7 @@
 """Every exception duckfast raises to its callers. Owns the names and what they carry; refuses to know who raises them.
 
 Blame decides the family: a person's mistake (ConfigError, ImportFailure, BindError), the application's
-(LifespanFailure, ApplicationError), the peer's (RemoteProtocolError, ClientDisconnected).
+(LifespanFailure, ApplicationError, WorkersFailure), the peer's (RemoteProtocolError, ClientDisconnected).
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ class ImportFailure(DuckfastError):
 
 class LifespanFailure(DuckfastError):
     """The application's lifespan startup failed, or its shutdown did."""
+
+    exit_code = 3
+
+
+class WorkersFailure(DuckfastError):
+    """Worker processes cannot be started, or do not live."""
 
     exit_code = 3
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 KIB = 1024  # bytes
 SIZE_UNITS = {"": 1, "k": KIB, "m": KIB**2, "g": KIB**3}  # as nginx: powers of 1024
+UNIT_NAMES = {"": "bytes", "m": "MiB"}
 DURATION_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 MAX_PORT = 65535
 
@@ -206,12 +207,35 @@ class Number:
         return str(value)
 
 
+class Count:
+    """A number of processes; `auto` is one for each CPU that this process may use."""
+
+    metavar = "NUMBER|auto"
+    expects = "a whole number from 1 up, or auto"
+
+    def read(self, value: object) -> int:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return usable_cpus()
+        return Number(1).read(value)
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+def usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Size:
     metavar = "SIZE"
 
-    def __init__(self, least: int = 0) -> None:
+    def __init__(self, least: int = 0, unit: str = "") -> None:
         self._least = least
-        self.expects = f"a number of bytes from {least} up, such as 8190, 64k or 10m"
+        self._unit = unit  # of a number without one
+        example = "8190, 64k or 10m" if not unit else "512 or 2g"
+        self.expects = f"a number of {UNIT_NAMES[unit]} from {least} up, such as {example}"
 
     def read(self, value: object) -> int:
         if isinstance(value, str):
@@ -219,7 +243,11 @@ class Size:
             if match is None:
                 raise ValueError
             value = int(match[1]) * SIZE_UNITS[match[2]]
-        if not isinstance(value, int) or isinstance(value, bool) or value < self._least:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError
+        if value < SIZE_UNITS[self._unit]:
+            value *= SIZE_UNITS[self._unit]  # what is less than the unit was meant in it
+        if value < self._least:
             raise ValueError
         return value
 

@@ -37,8 +37,14 @@ class Engine(Protocol):
     def run(self) -> None:
         """Serve until stopped and drained."""
 
-    def stop(self) -> None:
+    def stop(self, seconds: float | None = None) -> None:
         """Begin the graceful drain; safe from any thread and from a signal handler, and more than once."""
+
+    def retire(self) -> None:
+        """Accept no more and end every connection with its next response; as safe."""
+
+    def in_flight(self) -> list[tuple[str, str, float]]:
+        """Method, path and age in seconds of the requests in progress."""
 
 
 class LeftoversFound(DuckfastError):
@@ -47,7 +53,7 @@ class LeftoversFound(DuckfastError):
     exit_code = 70  # EX_SOFTWARE of sysexits.h
 
 
-class _StoppedBeforeServing(BaseException):
+class StoppedBeforeServing(BaseException):
     """A stop signal came while the application was being imported. A BaseException, so that no import swallows it."""
 
 
@@ -75,7 +81,7 @@ class Server:
         self._notifier = Notifier.take(os.environ)
         identity.apply_umask(config)
         identity.set_title(config.name)
-        with StopSignals(self._on_signal) as signals, contextlib.suppress(_StoppedBeforeServing):
+        with StopSignals(self._on_signal) as signals, contextlib.suppress(StoppedBeforeServing):
             whom = identity.resolve(config)
             options = sockets.options(config, None if whom is None else whom.owner)
             listeners = sockets.bind_all(sockets.addresses(config), options)
@@ -112,7 +118,7 @@ class Server:
                 self._daemon.ready()
 
         beat = None if self._notifier.interval is None else functools.partial(self._notifier.maybe_beat, HEARTBEAT)
-        engine = make_engine(app, config, listening, ready, beat)
+        engine = make_engine(app, config, listening, ready, heartbeat=beat)
         self._engine = engine
         if self._stopping:
             return
@@ -125,25 +131,29 @@ class Server:
         name = signal.Signals(signum).name
         if self._signalled:
             log.warning("%s again: ending at once", name)
-            _flush()
+            flush_output()
             os._exit(SIGNAL_EXIT_BASE + signum)
         self._signalled = self._stopping = True
         if self._engine is None:
             log.info("%s before the application was ready: stopping", name)
-            raise _StoppedBeforeServing
+            raise StoppedBeforeServing
         log.info("%s: stopping, requests in progress have %gs; once more ends at once",
                  name, self.config.timeout_graceful_shutdown)
         self._notifier.stopping()
         self._engine.stop()
 
 
-def load(config: Config) -> tuple[Callable[..., Any], Config]:
-    """The application of a configuration, and the configuration with every `auto` that concerns it decided."""
+def load(config: Config, app: Callable[..., Any] | None = None) -> tuple[Callable[..., Any], Config]:
+    """The application of a configuration, and the configuration with every `auto` that concerns it decided.
+
+    `app` is given when it has been loaded before.
+    """
     if config.app is None:
         interface = "asgi" if config.interface == "auto" else config.interface
-        app = demo.APPLICATIONS[interface]
+        app = app or demo.APPLICATIONS[interface]
     else:
-        app = importer.load_application(config.app, factory=config.factory, app_dir=config.app_dir)
+        if app is None:
+            app = importer.load_application(config.app, factory=config.factory, app_dir=config.app_dir)
         interface = config.interface
         if interface == "auto":
             interface, reason = importer.detect_interface(app)
@@ -187,16 +197,17 @@ def make_engine(
     config: Config,
     listening: list[socket.socket],
     ready: Callable[[], None],
-    heartbeat: Callable[[], None] | None = None,
+    **supervision: Any,
 ) -> Engine:
+    """`supervision`: what an engine tells a supervisor, as its class says."""
     # Imported here, so that a WSGI server never loads asyncio and an ASGI server no thread engine.
     if config.interface == "wsgi":
         from .wsgi import ThreadEngine
 
-        return ThreadEngine(app, config, listening, heartbeat, ready)
+        return ThreadEngine(app, config, listening, ready=ready, **supervision)
     from .asgi import AsyncEngine
 
-    return AsyncEngine(app, config, listening, heartbeat, ready)
+    return AsyncEngine(app, config, listening, ready=ready, **supervision)
 
 
 def describe_engine(config: Config) -> str:
@@ -218,23 +229,6 @@ def check(config: Config) -> str:
     return f"all is well: {importer.name_application(config.app)} ({describe_engine(decided)}) on {listening}"
 
 
-def serve(config: Config, reread: Callable[[], Config] | None = None) -> int:
-    """Run a server as a process does: the exit code, 0 after a graceful stop; a failure is told in a line on stderr.
-
-    `reread` reads the configuration anew, for a reload.
-    """
-    daemon = identity.daemonize() if config.daemon else None
-    code = 0
-    try:
-        Server(config, daemon).run()
-    except DuckfastError as error:
-        tell(error)
-        code = error.exit_code
-    if daemon is not None:
-        daemon.ended(code)
-    return code
-
-
 def tell(error: DuckfastError) -> None:
     """Say on stderr why the server cannot run: the application's own traceback if it has one, then one line."""
     if sys.stderr is None:  # the process was started with stderr closed; the exit code still tells
@@ -245,7 +239,7 @@ def tell(error: DuckfastError) -> None:
     sys.stderr.flush()
 
 
-def _flush() -> None:
+def flush_output() -> None:
     logs.flush()
     for stream in (sys.stdout, sys.stderr):
         # Closed from the start, closed since, or being written to right now.

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -25,13 +25,14 @@ Tell = Callable[[int], None]
 
 
 class StopSignals:
-    """Calls `tell(signum)` for each stop signal while it is entered; a no-op outside of the main thread.
+    """Calls `tell(signum)` for each of the signals while it is entered; a no-op outside of the main thread.
 
     In the handler, so on the main thread, always; inside of `watched()` maybe on the watching thread.
     """
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, signals: Iterable[signal.Signals] = STOP_SIGNALS) -> None:
         self._tell = tell
+        self._signals = tuple(signals)
         self._previous: dict[signal.Signals, Any] = {}
         self._lock = threading.RLock()  # a handler may interrupt a handler
         # How often each signal came, by number: to us as a whole, and as each of the two noticed it.
@@ -41,7 +42,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {signum: signal.signal(signum, self._handle) for signum in STOP_SIGNALS}
+            self._previous = {signum: signal.signal(signum, self._handle) for signum in self._signals}
             _entered.add(self)
         return self
 
@@ -79,7 +80,7 @@ class StopSignals:
         while True:
             numbers = receiver.recv(READ_SIZE)
             for number in numbers:
-                if number in STOP_SIGNALS:
+                if number in self._signals:
                     self._notice(self._watched, number)
             if END in numbers or not numbers:
                 return

@@ -54,6 +54,7 @@ class ThreadEngine:
         self._accepting = 0  # crews
         self._heartbeat = heartbeat
         self._heartbeat_interval = heartbeat_interval
+        self._patience = config.timeout_graceful_shutdown
         self._ready = ready
         self._log = engine.make_access_log(config)
         engine.tell_root_path(config)
@@ -80,8 +81,9 @@ class ThreadEngine:
         if self._heartbeat is not None:
             reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
         crew = Crew(reactor, limit, spawn, self._end_accepting)
+        software = f"duckfast/{__version__}"
         service = WSGIService(
-            app, crew, config.root_path, config.root_path_mode, self.threads > 1, f"duckfast/{__version__}"
+            app, crew, config.root_path, config.root_path_mode, self.threads > 1, software, config.is_supervised
         )
         reactor.serve(service)
         for listener in sockets:
@@ -164,7 +166,7 @@ class ThreadEngine:
                     return
             except queue.Empty:
                 break  # nobody polls any more, or a thread is stuck in the app for good
-            patience = self._config.timeout_graceful_shutdown + LAST_GRACE
+            patience = self._patience + LAST_GRACE
         for crew in self._crews:
             crew.finish()
 
@@ -177,10 +179,15 @@ class ThreadEngine:
             return []
         return engine.show_requests(request for crew in self._crews for request in crew.in_flight())
 
-    def stop(self) -> None:
-        """Begins the graceful drain, from any thread or signal handler; again changes nothing."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Begins the graceful drain, from any thread or signal handler; again it can only shorten it.
+
+        Requests in progress have `seconds`; None: the graceful timeout of the settings.
+        """
+        if seconds is not None:
+            self._patience = min(self._patience, seconds)
         for crew in self._crews:
-            crew.stop(self._config.timeout_graceful_shutdown)
+            crew.stop(self._patience)
         self._news.put(ENDING)
 
     def retire(self) -> None:

@@ -189,6 +189,13 @@ class ServerProcess:
         """Return once stderr holds `text`; fails when the process ends without it."""
         assert self._stderr.wait_until(lambda seen: text in seen), f"no {text!r} in stderr:\n{self.stderr_text()}"
 
+    def wait_for_matches(self, pattern: str, count: int = 1) -> list[str]:
+        """What `pattern` finds in stderr (its group, if it has one), once that is `count` times or more."""
+        assert self._stderr.wait_until(lambda seen: len(re.findall(pattern, seen)) >= count), (
+            f"{pattern!r} is not {count} times in stderr:\n{self.stderr_text()}"
+        )
+        return re.findall(pattern, self.stderr_text())
+
     def wait_for_stdout(self, text: str) -> None:
         """Return once stdout holds `text`; fails when the process ends without it."""
         assert self._stdout.wait_until(lambda seen: text in seen), f"no {text!r} in stdout:\n{self.stdout_text()}"
