@@ -250,13 +250,7 @@ class Daemon:
         """Let the command in the foreground end with 0, and give up the terminal."""
         if self._writer is None:
             return
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (1, 2):
-            os.dup2(null, number)
-        os.close(null)
+        leave_terminal()
         self.ended(0)
 
     def ended(self, code: int) -> None:
@@ -271,6 +265,17 @@ class Daemon:
         writer, self._writer = self._writer, None
         if writer is not None:
             os.close(writer)
+
+
+def leave_terminal() -> None:
+    """Let stdout and stderr end in /dev/null. Also for workers that were forked before their daemon was ready."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        os.dup2(null, number)
+    os.close(null)
 
 
 def daemonize() -> Daemon:
