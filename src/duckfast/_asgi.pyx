@@ -672,6 +672,14 @@ cdef class ASGIExchange(Exchange):
         # What listens for the end of an open stream hears it now.
         return _wake(self.receivers)
 
+    cdef int overdue(self) except -1:
+        cdef ApplicationCall call = self.service._first
+        while call is not None and call.exchange is not self:
+            call = call.next
+        if call is not None:
+            call.task.cancel()
+        return 0
+
     cdef tuple describe(self):
         cdef dict scope = self.scope
         if scope is None or not self.started:

@@ -22,6 +22,7 @@ cdef class Limits:
     cdef readonly bint keep_alive      # False: every response is the last of its connection
     cdef readonly int64_t write_time
     cdef readonly int64_t drain_time
+    cdef readonly int64_t request_time   # of the app for one request, without what it waits for the client
 
 
 cdef class Counters:

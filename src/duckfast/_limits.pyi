@@ -19,6 +19,7 @@ class Limits:
         keep_alive_time: float | None = 5.0,
         write_time: float | None = 60.0,
         drain_time: float | None = 5.0,
+        request_time: float | None = None,
     ) -> None: ...
 
 class Counters:

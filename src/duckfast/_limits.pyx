@@ -25,7 +25,7 @@ cdef class Limits:
     def __init__(
         self, *, request_line=8190, field_line=8190, fields=100, head=65536, body=None, chunk_extensions=16384,
         trailers=8192, drain=65536, body_buffer=65536, connections=None, head_time=10.0, body_time=30.0,
-        keep_alive_time=5.0, write_time=60.0, drain_time=5.0,
+        keep_alive_time=5.0, write_time=60.0, drain_time=5.0, request_time=None,
     ):
         self.request_line = request_line
         self.field_line = field_line
@@ -43,6 +43,7 @@ cdef class Limits:
         self.keep_alive = keep_alive_time is None or self.keep_alive_time > 0
         self.write_time = _nanoseconds(write_time)
         self.drain_time = _nanoseconds(drain_time)
+        self.request_time = _nanoseconds(request_time)
 
 
 cdef class Counters:

@@ -26,6 +26,7 @@ cdef class Desk:
     cdef Head* head
     cdef int64_t entered      # when this thread gave the leadership up for an app call; 0: it did not
     cdef Exchange exchange    # whose app code this thread is in
+    cdef bint bereft          # the channel that this thread was handling has been taken from it meanwhile
 
 
 cdef class Service:
@@ -46,6 +47,8 @@ cdef class Exchange:
     cdef int disconnected(self) except -1                                # the peer left, or its body broke or timed out
     cdef int half_closed(self) except -1                                 # the peer sent FIN some seconds ago and may be gone: sends still go
     cdef int drained(self) except -1                                     # everything queued has left for the kernel
+    cdef Desk desk_in_app(self)                                          # of the thread that is in the app for it now; None: none is
+    cdef int overdue(self) except -1                                     # the app took too long; the client has been answered
     cdef tuple describe(self)                                            # method and path, while the app works on it; else None
     cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
 
@@ -96,6 +99,7 @@ cdef class Channel:
     cdef bint trusted                 # the forwarded fields of who sends the requests are believed
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
+    cdef Timer request_timer          # while an exchange is here, with a limit for the app's time
 
     # per request
     cdef Exchange exchange            # None between requests
@@ -111,6 +115,9 @@ cdef class Channel:
     cdef int64_t request_length       # Content-Length of the request, -1 when chunked
     cdef int64_t body_progress        # when a thread that waits for the body last saw enough of it; 0: it has not waited yet
     cdef uint64_t deadline_mark       # body bytes received when the body deadline was last set
+    cdef bint asking                  # a thread waits for the body
+    cdef int64_t client_since         # when the app began to wait for the client; 0: it does not
+    cdef int64_t client_time          # how long it did before
 
     # waiting to be written: out, then tail, then after; or out, then a stretch of a file
     cdef Buffer out
@@ -160,6 +167,7 @@ cdef class Channel:
     cdef int read_timed_out(self, Desk desk) except -1
     cdef int write_timed_out(self) except -1
     cdef int drain(self, Desk desk) except -1
+    cdef int request_due(self, int64_t time) except -1
     cdef int part(self) except -1
     cdef int close(self) except -1
     cdef int abort(self) except -1
@@ -168,6 +176,8 @@ cdef class Channel:
     # --- its own
     cdef int _find_server(self) except -1
     cdef bint _drainable(self) noexcept
+    cdef int _count_client(self) noexcept
+    cdef int _end_overdue(self, Exchange exchange, Desk desk) except -1
     cdef bint _is_idle(self) noexcept
     cdef bint _is_last_response(self) noexcept
     cdef int _pump(self, Desk desk) except -1
@@ -243,6 +253,9 @@ cdef class Reactor:
     cdef int64_t accept_again         # accepting pauses until then (no descriptors left); 0: it does not
     cdef int64_t complained           # when the pause was last logged
     cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, parting_timers, half_close_timers, write_timers
+    cdef TimerList request_timers     # of length 0 without a limit for the app's time
+    cdef TimerList overtime_timers    # the time was up, but some of it was the client's: looks again
+    cdef object on_stuck              # called when a thread stays behind in an app that took too long
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
 
@@ -251,6 +264,7 @@ cdef class Reactor:
     cdef int put_off(self, Channel channel) except -1    # behind all that is not slow
     cdef int queue(self, Channel channel) except -1      # handle it again soon, without an event; wakes a sleeping engine
     cdef int64_t next_deadline(self) noexcept            # INT64_MAX: none
+    cdef int64_t _next_request_due(self) noexcept
     cdef int expire(self, Desk desk, int64_t time) except -1   # ends what is past its deadline at this time
     cdef int beat(self, int64_t time) except -1          # the heartbeat, if it is due
 
@@ -266,5 +280,6 @@ cdef class Reactor:
     cdef int unwatch_listeners(self) except -1
     cdef int accept_the_rest(self) except -1
     cdef int pass_mark(self) except -1
+    cdef int expire_requests(self, int64_t time) except -1
     cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1

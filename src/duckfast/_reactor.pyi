@@ -68,6 +68,12 @@ class Reactor:
     def set_heartbeat(self, heartbeat: Callable[[], None], seconds: float) -> None:
         """Have it called about every so many seconds, from a thread that makes progress."""
 
+    def end_overdue(self) -> None:
+        """Answer for apps that take too long: for when every thread that could is stuck in one of them."""
+
+    def tell_stuck(self, on_stuck: Callable[[], None]) -> None:
+        """Have on_stuck called when a thread stays behind in an app that took too long."""
+
     def mark_requests(self, number: int, on_mark: Callable[[], None]) -> None:
         """Have on_mark called when so many requests have begun since the start."""
 

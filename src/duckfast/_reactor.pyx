@@ -70,6 +70,7 @@ cdef int64_t SECOND = 1_000_000_000
 cdef int64_t HALF_CLOSE_GRACE = 3 * SECOND    # after a FIN; gunicorn's disconnect grace period is 3 s too
 cdef int64_t PARTING_TIME = SECOND            # a stop waits so long for clients to notice that their connection has ended
 cdef int64_t ACCEPT_PAUSE = SECOND // 2       # without descriptors; nginx accept_mutex_delay 500 ms
+cdef int64_t OVERTIME_SHARE = 16              # how finely a request's time is kept that had to wait for its client: 1/16 of the limit
 cdef int64_t COMPLAIN_EVERY = 10 * SECOND
 cdef int CLIENT_GONE = 499                    # in the access log: the client left before there was a status; nginx's number
 
@@ -126,6 +127,12 @@ cdef class Exchange:
         return 0
 
     cdef int drained(self) except -1:
+        return 0
+
+    cdef Desk desk_in_app(self):
+        return None
+
+    cdef int overdue(self) except -1:
         return 0
 
     cdef tuple describe(self):
@@ -223,13 +230,16 @@ cdef class Channel:
                 if self.closed:
                     break
                 self._pump(desk)
-                if self.pending == 0 or self.closed:
+                if self.pending == 0 or self.closed or desk.bereft:
                     break
         except Exception:
             _logger.critical("internal error: a connection was given up", exc_info=True)
             self.abort()
         finally:
-            self.busy = False
+            if desk.bereft:
+                desk.bereft = False
+            else:
+                self.busy = False
         return 0
 
     cdef int _pump(self, Desk desk) except -1:
@@ -265,6 +275,8 @@ cdef class Channel:
                 self.connection.feed_eof()
             else:
                 self.lost()
+        if desk.bereft:
+            return 0
         if self.lingering and not self.closed:
             return self._throw_away(desk)
         if not self.closed:
@@ -341,15 +353,19 @@ cdef class Channel:
         cdef Event event
         cdef Exchange exchange   # ours while it runs: its response may end, and with it the channel's reference
         cdef int budget = REQUESTS_PER_TURN
-        while not self.closed and not self.lingering:
+        while not self.closed and not self.lingering and not desk.bereft:
             if self.exchange is not None and not self.connection.request_complete and not self.exchange.wants_body():
                 self.reactor.set_deadline(self, NO_DEADLINE)   # the app is slow, not the peer
+                if self.client_since:
+                    self._count_client()
                 return False
             event = self.connection.poll(desk.head)
             if event == REQUEST:
                 self._begin_request(desk)
             elif event == END:
                 self.reactor.set_deadline(self, NO_DEADLINE)
+                if self.client_since:
+                    self._count_client()
                 exchange = self.exchange
                 if exchange is not None:
                     exchange.body_end()
@@ -393,6 +409,8 @@ cdef class Channel:
             if self.deadline != BODY_DEADLINE or received - self.deadline_mark >= BODY_PROGRESS:
                 self.deadline_mark = received
                 self.reactor.set_deadline(self, BODY_DEADLINE)
+            if self.reactor.request_timers.length:
+                self._count_client()
         return 0
 
     cdef int _begin_request(self, Desk desk) except -1:
@@ -423,6 +441,9 @@ cdef class Channel:
         exchange.channel = self
         exchange.since = reactor.clock
         self.exchange = exchange
+        if reactor.request_timers.length:
+            self.client_since = self.client_time = 0
+            reactor.move_deadline(arm(&reactor.request_timers, &self.request_timer))
         exchange.begin(desk)
         return 0
 
@@ -515,6 +536,52 @@ cdef class Channel:
             self.close()
         return 0
 
+    cdef int _count_client(self) noexcept:
+        """Keeps what the app waits for the client apart from its own time."""
+        cdef bint waiting = self.blocked or self.asking or self.deadline == BODY_DEADLINE
+        if waiting and self.client_since == 0:
+            self.client_since = now()
+        elif not waiting and self.client_since:
+            self.client_time += now() - self.client_since
+            self.client_since = 0
+        return 0
+
+    cdef int request_due(self, int64_t time) except -1:
+        cdef Exchange exchange = self.exchange
+        cdef Desk desk = None
+        cdef bint in_time
+        disarm(&self.request_timer)
+        if exchange is None or self.closed:
+            return 0
+        in_time = time - exchange.since - self.client_time < self.reactor.limits.request_time
+        if self.busy:
+            desk = exchange.desk_in_app()
+            in_time = in_time or desk is None   # its thread works for us right now
+        if in_time or self.client_since:
+            return self.reactor.move_deadline(arm(&self.reactor.overtime_timers, &self.request_timer))
+        return self._end_overdue(exchange, desk)
+
+    cdef int _end_overdue(self, Exchange exchange, Desk desk) except -1:
+        """Answers for an app that takes too long, and takes the connection from the thread that is stuck in it."""
+        cdef Reactor reactor = self.reactor
+        cdef bint answered = not self.connection.head_sent
+        cdef tuple facts = exchange.describe() or ("a request", "")
+        reactor.counters.timeouts += 1
+        if answered:
+            self.answer_error(504, b"the application took too long")
+        else:
+            self.break_off()
+        if desk is not None and not desk.bereft:
+            desk.bereft = True
+            self.busy = False
+            reactor.queue(self)
+        _logger.warning("%s %.200r took longer than %g s (--timeout-request): %s", facts[0], facts[1],
+                        reactor.limits.request_time / 1e9, "answered with 504" if answered else "its response was broken off")
+        exchange.overdue()
+        if desk is not None and reactor.on_stuck is not None:
+            reactor.on_stuck()
+        return 0
+
     cdef int write_timed_out(self) except -1:
         self.reactor.counters.timeouts += 1
         _logger.info("%s took nothing of its response for %g s: connection ended",
@@ -590,6 +657,7 @@ cdef class Channel:
         self.exchange = None
         disarm(&self.read_timer)
         disarm(&self.write_timer)
+        disarm(&self.request_timer)
         self.deadline = NO_DEADLINE
         self.reactor.poller.forget(<void*>self)
         self.transport.close()
@@ -673,8 +741,14 @@ cdef class Channel:
                 return FAILED
             left = min(left, self.reactor.beat_interval)
             fd = self.transport.fd
+            self.asking = True
+            if self.reactor.request_timers.length:
+                self._count_client()
             with nogil:
                 wait_ready(fd, False, left)
+            self.asking = False
+            if self.client_since:
+                self._count_client()
         return CLOSED
 
     cdef bint wait_sent(self) except -1:
@@ -837,6 +911,8 @@ cdef class Channel:
         """The exchange has said its last word."""
         cdef int status = self.response.status
         self.response_done = True
+        if self.request_timer.previous != NULL:
+            disarm(&self.request_timer)
         if 200 <= status < 600:
             self.reactor.counters.responses[status // 100] += 1
         if self.log_request != NULL:
@@ -937,6 +1013,8 @@ cdef class Channel:
                 if not self.blocked or progress:
                     self.blocked = True
                     self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
+                    if self.reactor.request_timers.length:
+                        self._count_client()
                 return 0
             return self.lost()
         if self.corked and not self.more:
@@ -948,6 +1026,8 @@ cdef class Channel:
         if self.blocked:
             self.blocked = False
             disarm(&self.write_timer)
+            if self.client_since:
+                self._count_client()
             exchange = self.exchange
             if exchange is not None:
                 exchange.drained()
@@ -977,7 +1057,7 @@ cdef class Channel:
             self.reactor.take_buffer(&self.out)
         elif self.response.status != 0:
             self.drop_head()
-        if status != 500:   # which is the app's, and logged as such
+        if status != 500 and status != 504:   # which are the app's, and logged as such
             self.reactor.counters.refused += 1
             _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
         self._detach()
@@ -1006,6 +1086,7 @@ cdef class Channel:
         if self.blocked:
             return self.abort()
         self.response_done = True
+        disarm(&self.request_timer)
         self._linger()
         self._detach()
         if exchange is not None:
@@ -1071,6 +1152,8 @@ cdef class Reactor:
         init_timers(&self.parting_timers, PARTING_TIME)
         init_timers(&self.half_close_timers, HALF_CLOSE_GRACE)
         init_timers(&self.write_timers, limits.write_time)
+        init_timers(&self.request_timers, limits.request_time)
+        init_timers(&self.overtime_timers, limits.request_time // OVERTIME_SHARE)
 
     def __dealloc__(self):
         cdef int index
@@ -1170,6 +1253,14 @@ cdef class Reactor:
         self.heartbeat = heartbeat
         self.beat_interval = <int64_t>(seconds * SECOND)
         self.beat_at = 0
+
+    def end_overdue(self) -> None:
+        """Answers for apps that take too long, as expire() does: for when every thread that could is stuck in one of them."""
+        self.expire_requests(now())
+
+    def tell_stuck(self, on_stuck) -> None:
+        """Has on_stuck called when a thread stays behind in an app that took too long."""
+        self.on_stuck = on_stuck
 
     def mark_requests(self, uint64_t number, on_mark) -> None:
         """Has on_mark called when so many requests have begun since the start."""
@@ -1319,6 +1410,8 @@ cdef class Reactor:
         lists[4] = &self.half_close_timers
         lists[5] = &self.write_timers
         lists[6] = &self.parting_timers
+        if self.request_timers.length:
+            at = min(at, self._next_request_due())
         for index in range(7):
             timers = lists[index]
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
@@ -1352,6 +1445,24 @@ cdef class Reactor:
             _logger.exception("the heartbeat failed")
         return 0
 
+    cdef int64_t _next_request_due(self) noexcept:
+        cdef int64_t at = INT64_MAX
+        if self.request_timers.ends.next != &self.request_timers.ends:
+            at = self.request_timers.ends.next.at
+        if self.overtime_timers.ends.next != &self.overtime_timers.ends:
+            at = min(at, self.overtime_timers.ends.next.at)
+        return at
+
+    cdef int expire_requests(self, int64_t time) except -1:
+        cdef Timer* timer
+        while True:
+            timer = first_due(&self.request_timers, time)
+            if timer == NULL:
+                timer = first_due(&self.overtime_timers, time)
+            if timer == NULL:
+                return 0
+            (<Channel>timer.owner).request_due(time)
+
     cdef int expire(self, Desk desk, int64_t time) except -1:
         cdef Timer* timer
         cdef Channel channel
@@ -1378,6 +1489,8 @@ cdef class Reactor:
                 arm(&self.write_timers, timer)
                 continue
             channel.write_timed_out()
+        if self.request_timers.length:
+            self.expire_requests(time)
         return 0
 
     # ------------------------------------------------------------------ output blocks
@@ -1483,7 +1596,7 @@ cdef class Reactor:
         channel.port = port
         channel.proxy_due = self.proxies.versions != 0
         channel.trusted = self.proxies.fields != 0 and self.proxies.senders.trusts(channel.family, channel.address)
-        channel.read_timer.owner = channel.write_timer.owner = <void*>channel
+        channel.read_timer.owner = channel.write_timer.owner = channel.request_timer.owner = <void*>channel
         if channel.proxy_due and not self.proxies.relays.trusts(channel.family, channel.address):
             channel._refuse_proxy(b"this peer is not one that may speak the PROXY protocol (--proxy-allow-from)")
             return 0   # with the channel goes its descriptor

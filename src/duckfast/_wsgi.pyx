@@ -200,6 +200,10 @@ cdef class WSGIExchange(Exchange):
             self._join_pieces()
         return self._call()
 
+    cdef Desk desk_in_app(self):
+        cdef Desk desk = self.desk
+        return desk if desk is not None and desk.exchange is self else None
+
     cdef tuple describe(self):
         cdef dict environ = self.environ
         return None if environ is None else (environ.get(K_METHOD), environ.get(K_PATH))
@@ -435,6 +439,8 @@ cdef class WSGIExchange(Exchange):
             raise ApplicationError(describe(error))
         try:
             for name, value in headers:
+                if self.channel is None:   # answered for meanwhile: a list of the app's own kind runs its code here
+                    raise ClientDisconnected("the client has left")
                 if type(name) is not str or type(value) is not str:
                     raise ApplicationError("header names and values must be str")
                 text = df_latin1(name, &size)
@@ -445,7 +451,8 @@ cdef class WSGIExchange(Exchange):
                 if error != WRITE_OK:
                     raise ApplicationError(describe(error))
         except BaseException:
-            channel.drop_head()
+            if self.channel is not None:
+                channel.drop_head()
             raise
         self.head_started = True
         return self   # write(data) is to call it

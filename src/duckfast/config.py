@@ -420,6 +420,12 @@ class Config:
         "Longest an idle connection is kept; 0: every response closes.",
         aliases=("--keep-alive",),
     )
+    timeout_request: float | None = setting(
+        TIMEOUTS,
+        Optional(Duration(), "none"),
+        None,
+        "Time of the application for a whole request (else 504), without what it waits for the client.",
+    )
     timeout_write: float = setting(TIMEOUTS, Duration(), 60.0, "Longest wait for a client that does not read.")
     timeout_drain: float = setting(
         TIMEOUTS, Duration(), 5.0, "Longest wait for the rest of an unread request body before closing."

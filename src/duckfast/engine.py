@@ -46,6 +46,7 @@ def make_limits(config: Config) -> Limits:
         keep_alive_time=config.timeout_keep_alive,
         write_time=config.timeout_write,
         drain_time=config.timeout_drain,
+        request_time=config.timeout_request,
     )
 
 

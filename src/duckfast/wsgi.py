@@ -6,6 +6,7 @@ nothing to share: every thread runs a reactor of its own on the same listeners.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -25,6 +26,11 @@ AUTO_THREADS = 64  # at most; they are started one by one, only while all others
 FREE_THREADS_PER_CPU = 4  # without the lock a blocked thread holds up its own connections: some more than there are CPUs
 LAST_GRACE = 2.0  # seconds beyond the graceful timeout: the crew itself takes one more, the rest is for threads stuck in the app
 
+LOOKS = 16  # at what is overdue, within --timeout-request
+SHORTEST_LOOK, LONGEST_LOOK = 0.01, 1.0  # seconds between them
+
+log = logging.getLogger("duckfast")
+
 ALL_DONE, ENDING = "the last thread has ended", "stop() or retire() was called"
 
 
@@ -33,8 +39,9 @@ class ThreadEngine:
 
     `heartbeat` is called about every `heartbeat_interval` seconds, by a thread that polls, begins a request or moves a body: not
     while every thread is stuck in the app. `ready` is called once, on the thread of run(), when requests are accepted.
-    `recycle` is called at most once, with the reason, when the engine should be replaced: it has begun `max_requests` requests.
-    The engine serves on; a retire() is up to the caller. Callbacks come on the engine's threads.
+    `recycle` is called at most once, with the reason, when the engine should be replaced: it has begun `max_requests` requests,
+    or a thread stays behind in a request longer than `timeout_request`. The engine serves on; a retire() is up to the caller.
+    Callbacks come on the engine's threads.
     """
 
     def __init__(
@@ -70,6 +77,13 @@ class ThreadEngine:
         self._crews = [self._make_crew(app, sockets, limit) for limit in limits]
         self._recycling = engine.Recycling(recycle, max_requests)
         self._recycling.count([crew.reactor for crew in self._crews])
+        self._ended = threading.Event()
+        self._timeouts: threading.Thread | None = None
+        if config.timeout_request is not None:
+            if shared:
+                self._timeouts = threading.Thread(target=self._end_overdue, name="duckfast-timeouts", daemon=True)
+            else:
+                log.warning("--timeout-request does nothing for WSGI on an interpreter without its lock")
 
     def _make_crew(self, app: Any, sockets: Sequence[socket.socket], limit: int) -> Crew:
         config = self._config
@@ -78,6 +92,7 @@ class ThreadEngine:
             self._start_thread(crew)
 
         reactor = engine.make_reactor(None, config, self._log)
+        reactor.tell_stuck(self._tell_stuck)
         if self._heartbeat is not None:
             reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
         crew = Crew(reactor, limit, spawn, self._end_accepting)
@@ -127,6 +142,8 @@ class ThreadEngine:
         """Serves until stop() or retire() have done their work. Raises SystemExit or KeyboardInterrupt that the app raised."""
         if self._log is not None:
             self._log.start()
+        if self._timeouts is not None:
+            self._timeouts.start()
         try:
             self._accepting = len(self._crews)
             for crew in self._crews:
@@ -139,11 +156,25 @@ class ThreadEngine:
             else:
                 self._oversee()
         finally:
+            self._ended.set()
+            if self._timeouts is not None:
+                self._timeouts.join()
             if self._log is not None:
                 self._log.close()
         for crew in self._crews:
             if crew.failure is not None:
                 raise crew.failure
+
+    def _end_overdue(self) -> None:
+        """A thread that is never in the app, because all the others may be."""
+        limit = self._config.timeout_request
+        assert limit is not None
+        while not self._ended.wait(min(max(limit / LOOKS, SHORTEST_LOOK), LONGEST_LOOK)):
+            for crew in self._crews:
+                crew.reactor.end_overdue()
+
+    def _tell_stuck(self) -> None:
+        self._recycling.tell(f"a request ran longer than {self._config.timeout_request:g}s")
 
     def _work_alone(self, crew: Crew) -> None:
         watch = threading.Thread(target=crew.watch, name="duckfast-watch", daemon=True)
