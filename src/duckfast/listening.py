@@ -57,6 +57,10 @@ class Listening:
         ours = set(map(id, self.of(slot)))
         sockets.close_all((listener for listener in self.all() if id(listener) not in ours), remove=False)
 
+    def passed(self) -> list[int]:
+        """The descriptors that systemd gave to this process, in its order."""
+        return [listener.fileno() for listener in self.sets[0] if listener.place is not None and listener.place.owned]
+
     def all(self) -> Iterable[Listener]:
         """Each once."""
         return {id(listener): listener for one in self.sets for listener in one}.values()

@@ -40,7 +40,7 @@ from .listening import Listening
 from .log import log
 from .pulse import Pulses
 from .reloader import Reloader, summary
-from .systemd import Notifier
+from .systemd import Notifier, give_descriptors
 
 STOP_GRACEFULLY = {signal.SIGTERM}
 STOP_QUICKLY = {signal.SIGINT, signal.SIGQUIT}
@@ -628,9 +628,9 @@ class Supervisor:
             self._order = lambda: self._upgrade(why)
             return
         log.info("%s: checking that a new duckfast starts", why)
-        environment = {**os.environ, handover.VARIABLE: handover.CHECK}
+        variables = {**environment.original(), handover.VARIABLE: handover.CHECK}
         try:
-            self._checking = subprocess.Popen(command(), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            self._checking = subprocess.Popen(command(), env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except OSError as error:
             log.error("the upgrade has failed, everything stays: %s", error)
             return
@@ -658,9 +658,11 @@ class Supervisor:
         # Their default action would end the new image before it handles them; it lets them come when it does.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         handed.give()
-        os.environ.update(self._notifier.environment())
+        # It reads env files itself, and finds what systemd told this one.
+        variables = environment.original() | self._notifier.environment()
+        give_descriptors(variables, self._listening.passed())
         try:
-            os.execve(command()[0], command(), os.environ)
+            os.execve(command()[0], command(), variables)
         except OSError as error:
             handed.take_back()
             self._listening.take_back()

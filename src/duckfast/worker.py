@@ -91,6 +91,8 @@ class Worker:
         def ready() -> None:
             self._beat()
             self._line.say("ready", app=importer.name_application(config.app), engine=servers.describe_engine(config))
+            if config.daemon:
+                identity.leave_terminal()
 
         interval = MAX_BEAT_INTERVAL
         if config.timeout_worker_healthcheck is not None:
