@@ -124,6 +124,11 @@ def test_client_and_scheme_of_a_local_proxy_are_believed_by_default(start: Start
     assert seen.fields["x-forwarded-for"] == "198.51.100.7, 203.0.113.9"
 
 
+def test_other_parser_marks_the_fields_as_well(start: Start) -> None:
+    seen = start("--http", "httptools").see(("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"))
+    assert (seen.client, seen.scheme) == (("203.0.113.9", 0), "https")
+
+
 def test_host_port_and_prefix_are_not_believed_by_default(start: Start) -> None:
     """nginx passes them on from whoever has sent them, unless it is told otherwise."""
     front = start()

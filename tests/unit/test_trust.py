@@ -39,6 +39,12 @@ def test_what_is_no_address_is_none(text: bytes) -> None:
     assert read_address(text) is None
 
 
+def test_every_octet_is_written_as_it_is() -> None:
+    for octet in range(256):
+        text = f"{octet}.{255 - octet}.{octet // 2}.{octet}"
+        assert read_address(text.encode()) == (text, 0)
+
+
 def test_address_and_network_are_trusted_and_others_not() -> None:
     trusted = TrustedPeers(["127.0.0.1", "10.0.0.0/8", "192.168.4.0/22", "2001:db8::/33", "::1"])
     for peer in ("127.0.0.1", "10.0.0.0", "10.255.255.255", "192.168.7.255", "2001:db8:7fff::1", "::1", "::ffff:10.1.2.3"):
