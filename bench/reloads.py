@@ -252,8 +252,8 @@ def trial(duckfast: str, interface: str, tls: bool, what: str, count: int, optio
     lost = f"{len(seen.lost)}{' in flight on the killed' if what == 'kill' and passed and seen.lost else ''}"
     print(f"| {interface} | {'TLS' if tls else 'plain'} | {count} x {what} | {seen.answers:,} | {seen.connections:,} | "
           f"{len(seen.pids)} | {lost} | {seconds:.0f} | {'pass' if passed else '**FAIL**'} |", flush=True)
-    for why, number in Counter(why for why, _ in seen.lost).most_common(5):
-        print(f"  {number} x {why}", file=sys.stderr)
+    for (why, known), number in Counter((why, worker is not None) for why, worker in seen.lost).most_common(5):
+        print(f"  {number} x {why}, on {'a kept' if known else 'a new'} connection", file=sys.stderr)
     return passed
 
 

@@ -1208,8 +1208,10 @@ cdef class Reactor:
         cdef Channel channel, following
         if self.stopping:
             return
+        if not self.retiring:
+            self.unwatch_listeners()
+            self.accept_the_rest()
         self.stopping = self.retiring = self.ending = True
-        self.unwatch_listeners()
         channel = self.first
         while channel is not None:
             following = channel.next
@@ -1443,6 +1445,9 @@ cdef class Reactor:
             self.heartbeat()
         except Exception:
             _logger.exception("the heartbeat failed")
+        if self.accepting:
+            # A sibling that the kernel woke for a new connection may have died, or hung, before it could take it.
+            self.accept_the_rest()
         return 0
 
     cdef int64_t _next_request_due(self) noexcept:
