@@ -1210,8 +1210,9 @@ cdef class Reactor:
             return
         if not self.retiring:
             self.unwatch_listeners()
+            self.retiring = True
             self.accept_the_rest()
-        self.stopping = self.retiring = self.ending = True
+        self.stopping = self.ending = True
         channel = self.first
         while channel is not None:
             following = channel.next

@@ -108,6 +108,22 @@ def test_nothing_new_is_accepted_once_stopping(server: ServerProcess, tmp_path: 
     assert server.wait() == 0
 
 
+@pytest.mark.parametrize("kind", ["uvloop", "asyncio", "wsgi"])
+def test_request_that_waits_to_be_accepted_is_still_served(kind: str) -> None:
+    with start(kind, "--limit-connections", "1") as server:
+        probe = Probe(server)
+        with probe.connect() as first, probe.connect() as waiting, probe.connect() as silent:
+            first.send(probe.request("ignore_body"))
+            assert first.read_response().status == 200
+            waiting.send(probe.request("ignore_body"))
+            server.send_signal(signal.SIGTERM)
+            response = waiting.read_response()
+            assert (response.status, response.closes) == (200, True)
+            first.expect_clean_end()
+            silent.expect_clean_end()
+        assert server.wait() == 0
+
+
 def test_open_stream_is_told_when_draining_begins_and_may_say_goodbye(asgi_server: ServerProcess, key: str) -> None:
     """uvicorn#1140 and its kin: streams that nobody tells block the shutdown for ever."""
     probe = Probe(asgi_server)
