@@ -33,6 +33,8 @@ MODULES = [
     "_httptools",
     "_poller",
     "_transport",
+    "_openssl",
+    "_tls",
     "_accesslog",
     "_reactor",
     "_leader",

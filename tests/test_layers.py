@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "duckfast"
 # From the bottom up: a module imports only from its own group and those above it in this table.
 LAYERS = {
     "words": {"exceptions", "kinds", "config", "foreign", "_debug", "_limits"},
-    "grammar": {"_scan", "_headers", "_parser", "_writer", "_trust", "_forwarded", "_proxy_protocol"},
+    "grammar": {"_scan", "_headers", "_parser", "_writer", "certificates", "_trust", "_forwarded", "_proxy_protocol"},
     "connection": {"_http1", "_httptools", "_websocket"},
-    "I/O": {"_poller", "_transport", "_accesslog", "_reactor", "_leader"},
+    "I/O": {"_poller", "_transport", "_openssl", "_tls", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {
         "sockets", "listening", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",

@@ -14,6 +14,7 @@ cdef class Limits:
     cdef readonly int64_t drain             # of a body the app did not read
     cdef readonly int64_t body_buffer       # WSGI: bodies up to this size are read before a thread is taken
     cdef readonly int64_t connections       # open at once; -1: no limit
+    cdef readonly int64_t handshakes        # TLS: in progress at once
 
     # Deadlines in nanoseconds; 0: none.
     cdef readonly int64_t head_time
@@ -23,6 +24,7 @@ cdef class Limits:
     cdef readonly int64_t write_time
     cdef readonly int64_t drain_time
     cdef readonly int64_t request_time   # of the app for one request, without what it waits for the client
+    cdef readonly int64_t handshake_time
 
 
 cdef class Counters:
@@ -36,4 +38,6 @@ cdef class Counters:
     cdef uint64_t bytes_out
     cdef uint64_t responses[6]    # by class: [2] counts 2xx; [0] and [1] stay 0
     cdef uint64_t app_errors
+    cdef uint64_t handshakes          # TLS connections established
+    cdef uint64_t handshakes_failed
     cdef object __weakref__

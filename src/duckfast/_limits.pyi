@@ -20,6 +20,8 @@ class Limits:
         write_time: float | None = 60.0,
         drain_time: float | None = 5.0,
         request_time: float | None = None,
+        handshakes: int = 1024,
+        handshake_time: float | None = 10.0,
     ) -> None: ...
 
 class Counters:

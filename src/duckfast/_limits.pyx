@@ -26,6 +26,7 @@ cdef class Limits:
         self, *, request_line=8190, field_line=8190, fields=100, head=65536, body=None, chunk_extensions=16384,
         trailers=8192, drain=65536, body_buffer=65536, connections=None, head_time=10.0, body_time=30.0,
         keep_alive_time=5.0, write_time=60.0, drain_time=5.0, request_time=None,
+        handshakes=1024, handshake_time=10.0,
     ):
         self.request_line = request_line
         self.field_line = field_line
@@ -44,6 +45,8 @@ cdef class Limits:
         self.write_time = _nanoseconds(write_time)
         self.drain_time = _nanoseconds(drain_time)
         self.request_time = _nanoseconds(request_time)
+        self.handshakes = handshakes
+        self.handshake_time = _nanoseconds(handshake_time)
 
 
 cdef class Counters:
@@ -68,6 +71,8 @@ cdef class Counters:
             "responses_4xx": self.responses[4],
             "responses_5xx": self.responses[5],
             "app_errors": self.app_errors,
+            "tls_handshakes": self.handshakes,
+            "tls_handshakes_failed": self.handshakes_failed,
         }
 
 

@@ -8,6 +8,7 @@ from duckfast._limits cimport Counters, Limits
 from duckfast._parser cimport Head
 from duckfast._poller cimport Poller, Timer, TimerList
 from duckfast._proxy_protocol cimport ProxyHeader
+from duckfast._tls cimport TLSEndpoint, TLSFacts
 from duckfast._transport cimport Transport
 from duckfast._trust cimport Proxies
 from duckfast._writer cimport Buffer, DefaultFields, ResponseHead, WriteError
@@ -79,6 +80,7 @@ cdef class Channel:
     cdef bint busy                    # a thread is handling it: others only add to pending
     cdef uint32_t pending             # Ready bits that came while busy
     cdef bint readable                # the socket may hold unread bytes
+    cdef uint8_t security             # a Security of _reactor.pyx
     cdef bint closed
     cdef bint peer_finished           # the peer has sent its last byte
     cdef uint8_t deadline             # which list read_timer is in: a Deadline of _reactor.pyx
@@ -139,6 +141,7 @@ cdef class Channel:
     cdef object server_port_text(self)       # str
     cdef object server_port(self)            # int, or None on a unix socket
     cdef str scheme(self)
+    cdef TLSFacts tls(self)                  # None on a plain connection
 
     # --- for the exchange: the request
     cdef int ask_body(self) except -1        # the app asks for its body: 100 Continue if it is due (never after a final head)
@@ -180,6 +183,10 @@ cdef class Channel:
     cdef int _end_overdue(self, Exchange exchange, Desk desk) except -1
     cdef bint _is_idle(self) noexcept
     cdef bint _is_last_response(self) noexcept
+    cdef uint32_t _uncross(self, uint32_t ready) noexcept
+    cdef bint _shake_hands(self, Desk desk) except -1
+    cdef int _end_handshake(self) except -1
+    cdef int _fail_handshake(self) except -1
     cdef int _pump(self, Desk desk) except -1
     cdef bint _take_proxy_header(self, Desk desk) except -1
     cdef int _refuse_proxy(self, const char* reason) except -1
@@ -212,6 +219,7 @@ cdef class Listener:
     cdef readonly bint wildcard       # bound to every address: each connection asks for its own
     cdef readonly bint is_unix
     cdef bint watched
+    cdef TLSEndpoint tls              # None: plain
     cdef object template              # the service's own: what every request of this listener begins with
 
 
@@ -243,6 +251,7 @@ cdef class Reactor:
     cdef object heartbeat
     cdef int resumes                  # queued channels that may still be handled before the next look at the kernel's events
     cdef readonly int64_t open_connections
+    cdef readonly int64_t handshakes  # TLS connections that are not established yet
     cdef Channel first                # open channels, newest first
     cdef Channel ready_head, ready_tail
     cdef Channel slow_head, slow_tail # ready, but put off because of Channel.slow
@@ -256,6 +265,7 @@ cdef class Reactor:
     cdef TimerList request_timers     # of length 0 without a limit for the app's time
     cdef TimerList overtime_timers    # the time was up, but some of it was the client's: looks again
     cdef object on_stuck              # called when a thread stays behind in an app that took too long
+    cdef TimerList handshake_timers
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
 
@@ -283,3 +293,5 @@ cdef class Reactor:
     cdef int expire_requests(self, int64_t time) except -1
     cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1
+    cdef int resume_accepting(self) except -1
+    cdef int make_room(self) except -1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from duckfast._accesslog import AccessLog
 from duckfast._http1 import HTTP1Connection
 from duckfast._limits import Counters, Limits
+from duckfast._tls import TLSEndpoint
 from duckfast._trust import Proxies
 from duckfast._writer import DefaultFields
 
@@ -23,6 +24,7 @@ class Reactor:
     retiring: bool
     stopping: bool
     open_connections: int
+    handshakes: int
     deadline_moved: bool
 
     def __init__(
@@ -35,8 +37,11 @@ class Reactor:
         connection_class: type[HTTP1Connection] | None = None,
         proxies: Proxies | None = None,
     ) -> None: ...
-    def add_listener(self, socket: socket.socket, scheme: str = "http") -> None:
+    def add_listener(self, socket: socket.socket, scheme: str = "http", tls: TLSEndpoint | None = None) -> None:
         """Accept from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
+
+    def use_tls(self, tls: TLSEndpoint) -> None:
+        """Make connections from now on with this. The caller keeps the previous one until nobody can be about to use it."""
 
     def serve(self, service: Service) -> None:
         """Set the service, for one that needs the reactor to be made."""

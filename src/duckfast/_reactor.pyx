@@ -31,6 +31,9 @@ from duckfast._proxy_protocol cimport (
 from duckfast._poller cimport (
     BROKEN, PEER_CLOSED, READABLE, WRITABLE, arm, disarm, first_due, init_timers, now,
 )
+from duckfast._tls cimport (
+    HANDSHAKE_DONE, HANDSHAKE_FAILED, HANDSHAKE_GOES_ON, HANDSHAKE_PLAIN, Handshake, TLSTransport,
+)
 from duckfast._transport cimport accept_connection, iovec, local_address, wait_ready
 from duckfast._trust cimport Proxies, describe_address
 from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve, write_field, write_status
@@ -72,6 +75,7 @@ cdef int64_t PARTING_TIME = SECOND            # a stop waits so long for clients
 cdef int64_t ACCEPT_PAUSE = SECOND // 2       # without descriptors; nginx accept_mutex_delay 500 ms
 cdef int64_t OVERTIME_SHARE = 16              # how finely a request's time is kept that had to wait for its client: 1/16 of the limit
 cdef int64_t COMPLAIN_EVERY = 10 * SECOND
+cdef int64_t HANDSHAKE_GRACE = SECOND         # when too many are in progress, the oldest goes once it has had this long
 cdef int CLIENT_GONE = 499                    # in the access log: the client left before there was a status; nginx's number
 
 cdef uint32_t RESUME = 16   # beside the poller's Ready bits: nothing happened, go on where you stopped
@@ -84,6 +88,13 @@ cdef enum Deadline:
     LINGER_DEADLINE
     PARTING_DEADLINE
     HALF_CLOSE_DEADLINE
+    HANDSHAKE_DEADLINE
+
+
+cdef enum Security:
+    PLAIN
+    SHAKING_HANDS   # TLS, not established yet
+    SECURE
 
 
 cdef class Desk:
@@ -205,6 +216,9 @@ cdef class Channel:
     cdef str scheme(self):
         return "https" if self.proxied_https else self.listener.scheme
 
+    cdef TLSFacts tls(self):
+        return (<TLSTransport>self.transport).facts() if self.security == SECURE else None
+
     # ------------------------------------------------------------------ events
 
     cdef int handle(self, Desk desk, uint32_t ready) except -1:
@@ -217,6 +231,8 @@ cdef class Channel:
             while True:
                 ready = self.pending
                 self.pending = 0
+                if self.security != PLAIN:
+                    ready = self._uncross(ready)
                 if ready & (READABLE | PEER_CLOSED | BROKEN):
                     self.readable = True
                 if ready & BROKEN and not self.lingering:
@@ -229,7 +245,8 @@ cdef class Channel:
                     self._write_out()
                 if self.closed:
                     break
-                self._pump(desk)
+                if self.security != SHAKING_HANDS or self._shake_hands(desk):
+                    self._pump(desk)
                 if self.pending == 0 or self.closed or desk.bereft:
                     break
         except Exception:
@@ -241,6 +258,67 @@ cdef class Channel:
             else:
                 self.busy = False
         return 0
+
+    # ------------------------------------------------------------------ TLS
+
+    cdef uint32_t _uncross(self, uint32_t ready) noexcept:
+        """In TLS a read may have to write first, and a write to read: what became ready is what goes on."""
+        cdef Transport transport = self.transport
+        cdef uint32_t goes_on = ready
+        if ready & WRITABLE and transport.read_wants_write:
+            goes_on |= READABLE
+        if ready & READABLE and transport.write_wants_read:
+            goes_on |= WRITABLE
+        if ready & WRITABLE and transport.shutdown_due:
+            transport.shutdown()
+        return goes_on
+
+    cdef bint _shake_hands(self, Desk desk) except -1:
+        """Whether bytes may follow: the handshake is complete, or this is the end."""
+        cdef TLSTransport transport = <TLSTransport>self.transport
+        cdef Handshake outcome
+        if not self.readable:
+            return False   # a new connection is writable at once
+        if self.proxy_due and not self._take_proxy_header(desk):
+            return False
+        with nogil:        # signing takes as long as many requests
+            outcome = transport.handshake()
+        if outcome == HANDSHAKE_GOES_ON:
+            self.readable = False
+            return False
+        if outcome == HANDSHAKE_DONE:
+            self._end_handshake()
+            self.reactor.counters.handshakes += 1
+            self.reactor.set_deadline(self, HEAD_DEADLINE)
+            if self.reactor.stopping:
+                self.connection.close_after_response()
+            return True
+        if outcome == HANDSHAKE_FAILED:
+            self._fail_handshake()
+        elif outcome == HANDSHAKE_PLAIN:
+            self._end_handshake()
+            self.reactor.counters.handshakes_failed += 1
+            self.security = PLAIN
+            self.transport = Transport.__new__(Transport, self.transport.fd)
+            transport.fd = -1   # the new one has it
+            self.answer_error(400, b"plain HTTP was sent to an HTTPS port; use https:// in the address")
+        else:
+            self.close()   # without a word: a port scan, a balancer's check
+        return not self.closed
+
+    cdef int _end_handshake(self) except -1:
+        self.security = SECURE
+        self.reactor.handshakes -= 1
+        if not self.reactor.accepting:
+            self.reactor.resume_accepting()
+        return 0
+
+    cdef int _fail_handshake(self) except -1:
+        self.reactor.counters.handshakes_failed += 1
+        _logger.info("%s: TLS handshake failed: %s",
+                     self.client_host() or "a client", (<TLSTransport>self.transport).failure())
+        self._end_handshake()
+        return self._linger()   # a reset could overtake the alert that tells the client why
 
     cdef int _pump(self, Desk desk) except -1:
         """Reads and handles until there is nothing more to read, or nobody wants more."""
@@ -265,7 +343,7 @@ cdef class Channel:
                 self.reactor.counters.bytes_in += count
                 self.connection.feed(desk.scratch, count)
                 # A short read has emptied the socket: the next bytes bring an event of their own. A FIN is still to be read.
-                if <size_t>count < desk.scratch_size and not self.peer_finished:
+                if <size_t>count < desk.scratch_size and not self.peer_finished and not self.transport.unread:
                     self.readable = False
             elif count == -EAGAIN or count == -EWOULDBLOCK:
                 self.readable = False
@@ -524,6 +602,10 @@ cdef class Channel:
         if self.proxy_due:
             self._refuse_proxy(b"the PROXY header took too long")
             self.close()
+        elif deadline == HANDSHAKE_DEADLINE:
+            self.reactor.counters.handshakes_failed += 1
+            _logger.info("%s: TLS handshake failed: it took too long", self.client_host() or "a client")
+            self.close()
         elif deadline == HEAD_DEADLINE and not self.connection.between_requests():
             self.answer_error(408, b"the request head took too long")
         elif deadline == BODY_DEADLINE and not self.connection.head_sent:
@@ -594,6 +676,10 @@ cdef class Channel:
         cdef Exchange exchange = self.exchange
         if self.closed or self.lingering:
             return 0
+        if self.security == SHAKING_HANDS:
+            if not (<TLSTransport>self.transport).begun:
+                self.close()
+            return 0   # one that has begun is about to bring a request: it still has its answer
         if self._is_idle() and not self.readable:
             if self.deadline != HEAD_DEADLINE:
                 return self._linger()
@@ -609,6 +695,8 @@ cdef class Channel:
         """The time is up: what is in progress breaks off, an idle connection ends as idle ones do."""
         if self.closed or self.lingering:
             return 0
+        if self.security == SHAKING_HANDS:
+            return self.close()
         if self._is_idle():
             return self._linger()
         return self.abort()
@@ -655,6 +743,9 @@ cdef class Channel:
             return 0
         self.closed = True
         self.exchange = None
+        if self.security == SHAKING_HANDS:
+            self.security = SECURE
+            self.reactor.handshakes -= 1
         disarm(&self.read_timer)
         disarm(&self.write_timer)
         disarm(&self.request_timer)
@@ -707,6 +798,7 @@ cdef class Channel:
         cdef int64_t time
         cdef Py_ssize_t count
         cdef Event event
+        cdef bint inverted
         cdef int fd
         while not self.closed:
             event = connection.poll(desk.head)
@@ -741,11 +833,12 @@ cdef class Channel:
                 return FAILED
             left = min(left, self.reactor.beat_interval)
             fd = self.transport.fd
+            inverted = self.transport.read_wants_write
             self.asking = True
             if self.reactor.request_timers.length:
                 self._count_client()
             with nogil:
-                wait_ready(fd, False, left)
+                wait_ready(fd, inverted, left)
             self.asking = False
             if self.client_since:
                 self._count_client()
@@ -756,13 +849,15 @@ cdef class Channel:
         cdef int64_t time = now()
         cdef int64_t until = time + limit if limit else INT64_MAX
         cdef int64_t left
+        cdef bint inverted
         cdef int fd
         cdef int result
         while self.blocked and not self.closed:
             left = min(until - time, self.reactor.beat_interval)
             fd = self.transport.fd
+            inverted = self.transport.write_wants_read
             with nogil:
-                result = wait_ready(fd, True, left)
+                result = wait_ready(fd, not inverted, left)
             if self.closed:
                 break
             time = now()
@@ -1095,7 +1190,8 @@ cdef class Channel:
 
 
 cdef class Listener:
-    def __cinit__(self, socket, str scheme):
+    def __cinit__(self, socket, str scheme, TLSEndpoint tls=None):
+        self.tls = tls
         name = socket.getsockname()
         self.socket = socket
         self.fd = socket.fileno()
@@ -1154,6 +1250,7 @@ cdef class Reactor:
         init_timers(&self.write_timers, limits.write_time)
         init_timers(&self.request_timers, limits.request_time)
         init_timers(&self.overtime_timers, limits.request_time // OVERTIME_SHARE)
+        init_timers(&self.handshake_timers, limits.handshake_time)
 
     def __dealloc__(self):
         cdef int index
@@ -1162,9 +1259,19 @@ cdef class Reactor:
 
     # ------------------------------------------------------------------ for the engines, from Python
 
-    def add_listener(self, socket, str scheme="http") -> None:
+    def add_listener(self, socket, str scheme="http", TLSEndpoint tls=None) -> None:
         """Accepts from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
-        self.listeners.append(Listener(socket, scheme))
+        self.listeners.append(Listener(socket, scheme, tls))
+
+    def use_tls(self, TLSEndpoint tls not None) -> None:
+        """Makes connections from now on with this; those that there are go on with what they have. From any thread.
+
+        The caller keeps the previous one until nobody can be about to use it.
+        """
+        cdef Listener listener
+        for listener in self.listeners:
+            if listener.tls is not None:
+                listener.tls = tls
 
     def serve(self, Service service not None) -> None:
         """Sets the service, for one that needs the reactor to be made."""
@@ -1384,6 +1491,8 @@ cdef class Reactor:
             return &self.parting_timers
         if deadline == HALF_CLOSE_DEADLINE:
             return &self.half_close_timers
+        if deadline == HANDSHAKE_DEADLINE:
+            return &self.handshake_timers
         return &self.linger_timers
 
     cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1:
@@ -1405,7 +1514,7 @@ cdef class Reactor:
         cdef int64_t at = self.accept_again if self.accept_again else INT64_MAX
         cdef TimerList* timers
         cdef int index
-        cdef TimerList* lists[7]
+        cdef TimerList* lists[8]
         lists[0] = &self.head_timers
         lists[1] = &self.body_timers
         lists[2] = &self.keep_alive_timers
@@ -1413,9 +1522,10 @@ cdef class Reactor:
         lists[4] = &self.half_close_timers
         lists[5] = &self.write_timers
         lists[6] = &self.parting_timers
+        lists[7] = &self.handshake_timers
         if self.request_timers.length:
             at = min(at, self._next_request_due())
-        for index in range(7):
+        for index in range(8):
             timers = lists[index]
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
                 at = timers.ends.next.at
@@ -1476,7 +1586,7 @@ cdef class Reactor:
         if self.accept_again and time >= self.accept_again:
             self.accept_again = 0
             self.watch_listeners()
-        for deadline in range(HEAD_DEADLINE, HALF_CLOSE_DEADLINE + 1):
+        for deadline in range(HEAD_DEADLINE, HANDSHAKE_DEADLINE + 1):
             while True:
                 timer = first_due(self.timers_of(deadline), time)
                 if timer == NULL:
@@ -1593,9 +1703,13 @@ cdef class Reactor:
 
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
         cdef Channel channel = Channel.__new__(Channel)
-        channel.transport = Transport.__new__(Transport, fd)
         channel.reactor = self
         channel.listener = listener
+        if listener.tls is None:
+            channel.transport = Transport.__new__(Transport, fd)
+        else:
+            channel.transport = listener.tls.new_transport(fd)
+            channel.security = SHAKING_HANDS
         channel.connection = self.connection_class(self.limits, self.defaults)
         channel.family = AF_UNIX if listener.is_unix else family
         memcpy(channel.address, address, 16)
@@ -1614,7 +1728,13 @@ cdef class Reactor:
         self.first = channel
         self.counters.accepted += 1
         self.open_connections += 1
-        self.set_deadline(channel, HEAD_DEADLINE)
+        if listener.tls is None:
+            self.set_deadline(channel, HEAD_DEADLINE)
+        else:
+            self.set_deadline(channel, HANDSHAKE_DEADLINE)
+            self.handshakes += 1
+            if self.handshakes >= self.limits.handshakes:
+                self.make_room()
         if self.limits.connections >= 0 and self.open_connections >= self.limits.connections:
             self.unwatch_listeners()
         return 0
@@ -1629,9 +1749,35 @@ cdef class Reactor:
         channel.previous = channel.next = None
         self.counters.closed += 1
         self.open_connections -= 1
-        if not self.accepting and not self.retiring and (
-            self.limits.connections < 0 or self.open_connections < self.limits.connections
+        if not self.accepting:
+            self.resume_accepting()
+        return 0
+
+    cdef int resume_accepting(self) except -1:
+        """A place has become free."""
+        if (
+            not self.retiring
+            and (self.limits.connections < 0 or self.open_connections < self.limits.connections)
+            and self.handshakes < self.limits.handshakes
         ):
             self.accept_again = 0
             self.watch_listeners()
         return 0
+
+    cdef int make_room(self) except -1:
+        """As many TLS handshakes are in progress as may be: the oldest ends if it has had its time, else accepting waits for that."""
+        cdef Timer* oldest = self.handshake_timers.ends.next
+        cdef Channel channel
+        cdef int64_t grace
+        if oldest == &self.handshake_timers.ends:
+            return 0
+        grace = oldest.at - self.handshake_timers.length + HANDSHAKE_GRACE
+        if grace <= now():
+            channel = <Channel>oldest.owner
+            if not channel.busy:
+                self.counters.handshakes_failed += 1
+                _logger.info("%s: TLS handshake failed: it took too long while many others waited", channel.client_host() or "a client")
+                return channel.close()
+        self.unwatch_listeners()
+        self.accept_again = max(grace, now() + ACCEPT_PAUSE // 10)
+        return self.move_deadline(self.accept_again)

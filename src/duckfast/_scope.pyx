@@ -77,6 +77,7 @@ cdef class ScopeBuilder:
         cdef dict scope = PyDict_Copy(self._template)
         cdef str root_path = self._root_path
         cdef str path = self._path(head)
+        cdef dict extensions
         cdef str scheme
         scope["asgi"] = self._asgis.pop() if len(self._asgis) != 0 else PyDict_Copy(self._asgi)
         if head.minor == 0:
@@ -96,7 +97,10 @@ cdef class ScopeBuilder:
         if head.query.size != 0:
             scope["query_string"] = PyBytes_FromStringAndSize(head.query.data, head.query.size)
         scope["headers"] = _headers(head)
-        scope["extensions"] = self._supported(head)
+        extensions = self._supported(head)
+        if channel.security != 0:
+            extensions["tls"] = PyDict_Copy(channel.tls().extension)
+        scope["extensions"] = extensions
         if self._state is not None:
             scope["state"] = self._state.copy()
         return scope

@@ -10,6 +10,11 @@ cdef extern from "<sys/uio.h>" nogil:
 
 cdef class Transport:
     cdef readonly int fd      # -1 once closed
+    # Only TLS ever sets these: there a read may have to write first, and the other way round.
+    cdef uint8_t read_wants_write     # the last recv() goes on when the socket is writable
+    cdef uint8_t write_wants_read     # the last send goes on when the socket is readable
+    cdef uint8_t unread               # recv() has something left although the socket is empty
+    cdef uint8_t shutdown_due         # shutdown() goes on when the socket is writable
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil          # 0: the peer has sent its last byte
     cdef Py_ssize_t peek(self, char* data, size_t size) noexcept nogil          # the raw bytes that wait, which stay where they are
@@ -27,6 +32,12 @@ cdef class OpenFile:
     # A file on its way to a peer.
     cdef int fd     # ours: closed with the object, so that the app may close its own at any time; -1: none
 
+
+# On a bare descriptor, for the transports of other modules; as the verbs above.
+cdef Py_ssize_t receive(int fd, char* data, size_t size) noexcept nogil
+cdef Py_ssize_t transmit(int fd, const char* data, size_t size, bint more) noexcept nogil
+cdef Py_ssize_t read_at(int source, char* data, size_t size, int64_t offset) noexcept nogil
+cdef void end_writing(int fd) noexcept nogil
 
 cdef void push(int fd) noexcept nogil     # the same, for who only has the descriptor
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever

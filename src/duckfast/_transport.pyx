@@ -76,6 +76,11 @@ cdef extern from *:
         return (Py_ssize_t)length;
     #endif
     }
+    static Py_ssize_t df_read_at(int source, char *data, size_t size, int64_t offset) {
+        Py_ssize_t count;
+        DF_RETRY(count, pread(source, data, size, (off_t)offset));
+        return count < 0 ? -(Py_ssize_t)errno : count;
+    }
     static void df_push(int fd) {
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);   /* tcp(7): setting it flushes pending output */
@@ -148,6 +153,7 @@ cdef extern from *:
     Py_ssize_t df_recv(int fd, char* data, size_t size) noexcept nogil
     Py_ssize_t df_peek(int fd, char* data, size_t size) noexcept nogil
     Py_ssize_t df_skip(int fd, size_t size) noexcept nogil
+    Py_ssize_t df_read_at(int source, char* data, size_t size, int64_t offset) noexcept nogil
     Py_ssize_t df_send(int fd, const char* data, size_t size, bint more) noexcept nogil
     void df_push(int fd) noexcept nogil
     Py_ssize_t df_send_vector(int fd, iovec* pieces, int number) noexcept nogil
@@ -216,6 +222,22 @@ cdef class OpenFile:
     def __dealloc__(self):
         if self.fd >= 0:
             c_close(self.fd)
+
+
+cdef Py_ssize_t receive(int fd, char* data, size_t size) noexcept nogil:
+    return df_recv(fd, data, size)
+
+
+cdef Py_ssize_t transmit(int fd, const char* data, size_t size, bint more) noexcept nogil:
+    return df_send(fd, data, size, more)
+
+
+cdef Py_ssize_t read_at(int source, char* data, size_t size, int64_t offset) noexcept nogil:
+    return df_read_at(source, data, size, offset)
+
+
+cdef void end_writing(int fd) noexcept nogil:
+    c_shutdown(fd, SHUT_WR)
 
 
 cdef void push(int fd) noexcept nogil:

@@ -11,7 +11,7 @@ import stat
 import sys
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Copy, PyDict_SetDefault, PyDict_SetItem
+from cpython.dict cimport PyDict_Copy, PyDict_SetDefault, PyDict_SetItem, PyDict_Update
 from cpython.list cimport PyList_CheckExact
 from cpython.tuple cimport PyTuple_CheckExact
 from cpython.unicode cimport PyUnicode_DecodeLatin1
@@ -249,10 +249,12 @@ cdef class WSGIExchange(Exchange):
         PyDict_SetItem(environ, K_REMOTE_PORT, channel.client_port_text())
         PyDict_SetItem(environ, K_EARLY_HINTS, PyMethod_New(EARLY_HINTS, self))
         self._fields(environ, head)
+        if channel.security != 0:
+            PyDict_Update(environ, channel.tls().environ)
         if channel.listener.is_unix and channel.server_port() is None:
             name, colon, port = environ.get(K_HOST, "localhost").rpartition(":")
             PyDict_SetItem(environ, K_SERVER_NAME, name if colon else port)
-            PyDict_SetItem(environ, K_SERVER_PORT, port if colon else "80")
+            PyDict_SetItem(environ, K_SERVER_PORT, port if colon else "443" if channel.security != 0 else "80")
         elif channel.listener.wildcard or channel.proxied:
             PyDict_SetItem(environ, K_SERVER_NAME, channel.server_host())
             PyDict_SetItem(environ, K_SERVER_PORT, channel.server_port_text())

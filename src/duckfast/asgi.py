@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from duckfast import engine
+from duckfast import engine, tls
 from duckfast._asgi import ASGIService
 from duckfast._reactor import Desk
 from duckfast.exceptions import ApplicationError, ConfigError, LifespanFailure
 
 if TYPE_CHECKING:
     from duckfast._reactor import Reactor
+    from duckfast._tls import TLSEndpoint
     from duckfast.config import Config
 
 Scope = MutableMapping[str, Any]
@@ -66,6 +67,7 @@ class AsyncEngine:
         self._ready = ready
         self._access_log = engine.make_access_log(config)
         engine.tell_root_path(config)
+        self._tls = tls.make_keeper(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reactor: Reactor | None = None
         self._service: ASGIService | None = None  # while connections are served
@@ -139,6 +141,16 @@ class AsyncEngine:
             with contextlib.suppress(RuntimeError):  # the loop is closed: all is done
                 self._loop.call_soon_threadsafe(self._ending.set)
 
+    def reload_tls(self) -> bool:
+        """Load certificates anew for connections from now on, from any thread or signal handler. False: nothing changed; the log
+        says why."""
+        return self._tls is not None and self._tls.reload(self._use_tls)
+
+    def _use_tls(self, endpoint: TLSEndpoint) -> None:
+        reactor = self._reactor
+        if reactor is not None:  # before it serves, the keeper has the endpoint that it will serve with
+            reactor.use_tls(endpoint)
+
     async def serve(self) -> None:
         """Serves on the running loop, as a part of somebody else's program, until stop(), retire() or its cancellation."""
         self._loop = asyncio.get_running_loop()
@@ -176,8 +188,9 @@ class AsyncEngine:
         reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
         self._recycling.count([reactor])
         desk = Desk(reactor.limits)
-        for listener in self._sockets:
-            reactor.add_listener(listener)
+        engine.add_listeners(reactor, self._sockets, self._tls)
+        if self._tls is not None:
+            self._tls.watch(self._use_tls)
         service.attach(reactor, desk)
         self._service = service
         try:
@@ -195,6 +208,8 @@ class AsyncEngine:
             reactor.abort()
             service.detach()
             self._reactor = self._service = None
+            if self._tls is not None:
+                self._tls.stop()
 
     def _begin_end(self, reactor: Reactor, desk: Desk) -> None:
         if self._stop_requested:

@@ -23,6 +23,8 @@ PROGRAM = "duckfast"
 MAX_HELP_WIDTH = 110  # columns; longer lines are hard to read
 HELP_INDENT = 6  # columns
 
+_WORD = "word_"  # before click's name of a flag that is one value of a setting
+
 INTRODUCTION = f"""\
 Usage: {PROGRAM} [OPTIONS] [TARGET]
 
@@ -110,9 +112,22 @@ def _options() -> Iterable[click.Parameter]:
     for row in SETTINGS.values():
         if row.flags:
             yield _option_of(row)
+        for flag, value in row.words.items():
+            yield click.Option([flag, _WORD + flag.strip("-").replace("-", "_")], flag_value=value, default=None)
     for flags, (metavar, _) in ACTIONS.items():
         yield click.Option(flags, is_flag=not metavar, type=str if metavar else None, default=None)
     yield click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
+
+
+def _spell_out(given: dict[str, Any]) -> dict[str, Any]:
+    """Flags that stand for one value of a setting, as that setting; its own option wins."""
+    settings = {name: value for name, value in given.items() if not name.startswith(_WORD)}
+    for row in SETTINGS.values():
+        for flag in row.words:
+            value = given.get(_WORD + flag.strip("-").replace("-", "_"))
+            if value is not None and settings.get(row.name) is None:
+                settings[row.name] = value
+    return settings
 
 
 def _show_version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
@@ -124,7 +139,7 @@ def _show_version(ctx: click.Context, option: click.Parameter, value: bool) -> N
 def read_command_line(given: dict[str, Any]) -> Layer:
     """Settings from what click found; what was not given is left out. Raises ConfigError that names the option."""
     layer = Layer(COMMAND_LINE)
-    for name, value in given.items():
+    for name, value in _spell_out(given).items():
         row = SETTINGS[name]
         if value is None or value == ():
             continue

@@ -20,6 +20,7 @@ from .kinds import (
     Account,
     BadItem,
     Choice,
+    ContextSource,
     Count,
     Duration,
     HeaderField,
@@ -37,6 +38,7 @@ from .kinds import (
     Target,
     Text,
     Variable,
+    Verification,
 )
 
 ENVIRONMENT_PREFIX = "DUCKFAST_"
@@ -48,9 +50,11 @@ FALLBACKS = {"workers": "WEB_CONCURRENCY", "forwarded_allow_ips": "FORWARDED_ALL
 CONFIGURATION = "Configuration"
 APPLICATION, ADDRESSES, PROCESSES, IDENTITY = "Application", "Where to listen", "Processes", "Process identity"
 ENGINE, PROXIES = "Engine", "Behind a proxy"
-ANSWERS, LOGS, LIMITS, TIMEOUTS = "Answers", "Logs", "Limits", "Timeouts"
+ANSWERS, TLS, LOGS, LIMITS, TIMEOUTS = "Answers", "TLS", "Logs", "Limits", "Timeouts"
 # In the order of --help.
-GROUPS = (APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, LOGS, LIMITS, TIMEOUTS)
+GROUPS = (
+    APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, TLS, LOGS, LIMITS, TIMEOUTS
+)
 
 # Settings that need somebody who outlives the process that serves.
 SUPERVISED = ("workers", "preload", "reload", "limit_max_requests", "workers_lifetime", "workers_max_rss")
@@ -67,7 +71,7 @@ class Setting:
     help: str
     flags: tuple[str, ...]  # spellings on the command line that --help shows; none for the target
     aliases: tuple[str, ...]  # the same setting's names in gunicorn and granian, accepted and not shown
-
+    words: dict[str, str]  # flags of others that stand for one value of this setting, accepted and not shown
     secret: bool = False  # its value is not printed
 
     @property
@@ -103,9 +107,18 @@ def setting(
     flags: tuple[str, ...] | None = None,
     aliases: tuple[str, ...] = (),
     secret: bool = False,
+    words: Mapping[str, str] | None = None,
 ) -> Any:
     """A field of Config with its row of the table; without `flags` the option is the field's name with dashes."""
-    metadata = {"group": group, "kind": kind, "help": help, "flags": flags, "aliases": aliases, "secret": secret}
+    metadata = {
+        "group": group,
+        "kind": kind,
+        "help": help,
+        "flags": flags,
+        "aliases": aliases,
+        "secret": secret,
+        "words": dict(words or {}),
+    }
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -384,6 +397,65 @@ class Config:
         ANSWERS, Switch(), True, "ASGI: send() raises an OSError once the client has left (off: it does nothing)."
     )
 
+    ssl_certfile: list[str] = setting(
+        TLS,
+        Many(Path(), r"\s*,\s*"),
+        [],
+        "Certificate chain in PEM; makes every listener HTTPS. May be repeated with its key: chosen by the name a client "
+        "asks for, the first for all others.",
+        aliases=("--certfile", "--ssl-certificate"),
+    )
+    ssl_keyfile: list[str] = setting(
+        TLS,
+        Many(Path(), r"\s*,\s*"),
+        [],
+        "Private key in PEM. Without it the certificate's file holds the key.",
+        aliases=("--keyfile",),
+    )
+    ssl_keyfile_password: str | None = setting(
+        TLS, Optional(Text("PASSWORD"), ""), None, "Opens an encrypted key.", secret=True
+    )
+    ssl_ca_certs: str | None = setting(
+        TLS,
+        Optional(Path(), "none"),
+        None,
+        "Authorities whose client certificates are accepted: a file in PEM, or a directory by hash.",
+        aliases=("--ca-certs", "--ssl-ca"),
+    )
+    ssl_cert_reqs: str = setting(
+        TLS,
+        Verification(),
+        "none",
+        "Whether clients are asked for a certificate (0, 1, 2 are accepted too).",
+        aliases=("--cert-reqs",),
+        words={"--ssl-client-verify": "required"},
+    )
+    ssl_crl: list[str] = setting(
+        TLS, Many(Path(), r"\s*,\s*"), [], "Revocation list in PEM for client certificates. May be repeated."
+    )
+    ssl_min_version: str = setting(
+        TLS,
+        Choice("1.2", "1.3", synonyms={"tls1.2": "1.2", "tls1.3": "1.3", "tlsv1.2": "1.2", "tlsv1.3": "1.3"}),
+        "1.2",
+        "Least TLS version.",
+        aliases=("--ssl-protocol-min",),
+    )
+    ssl_ciphers: str = setting(
+        TLS, Text("CIPHERS"), "", "Ciphers for TLS 1.2, as OpenSSL writes them. Empty: Python's choice.", aliases=("--ciphers",)
+    )
+    ssl_version: str = setting(TLS, Text("VERSION"), "", "Has no effect: versions are negotiated, see --ssl-min-version.")
+    ssl_reload: bool = setting(TLS, Switch(), False, "Notice changed certificate files and use them for new connections.")
+    ssl_io: str = setting(
+        TLS,
+        Choice("auto", "descriptor", "memory"),
+        "auto",
+        "How TLS is driven: by OpenSSL on the socket itself, or by Python's ssl in memory, which is slower. "
+        "auto: on the socket where this Python allows it.",
+    )
+    ssl_context: Any = setting(
+        TLS, ContextSource(), None, "An ssl.SSLContext of your own, or a function of (config, default_factory).", flags=()
+    )
+
     log_level: str = setting(
         LOGS, Choice("critical", "error", "warning", "info", "debug", "trace"), "info", "Least level that is logged."
     )
@@ -395,6 +467,9 @@ class Config:
         None,
         "Open connections at which accepting pauses.",
         aliases=("--worker-connections", "--backpressure"),
+    )
+    limit_ssl_handshakes: int = setting(
+        LIMITS, Number(1), 1024, "TLS handshakes in progress at which accepting waits; slow ones make room after a second."
     )
     limit_request_line: int = setting(LIMITS, Size(1), 8190, "Longest request line (else 414).")  # as Apache
     limit_request_fields: int = setting(LIMITS, Number(1), 100, "Most header fields (else 431).")  # as Apache
@@ -411,6 +486,7 @@ class Config:
         LIMITS, Size(), 64 * KIB, "Most bytes of an unread body that are thrown away to keep a connection."
     )
 
+    timeout_ssl_handshake: float = setting(TIMEOUTS, Duration(), 10.0, "Time for a TLS handshake.")
     timeout_request_headers: float = setting(TIMEOUTS, Duration(), 10.0, "Time for a whole request head (else 408).")
     timeout_request_body: float = setting(TIMEOUTS, Duration(), 30.0, "Longest wait for more of a request body.")
     timeout_keep_alive: float = setting(

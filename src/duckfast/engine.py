@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from duckfast import __version__
+from duckfast import __version__, tls
 from duckfast._accesslog import AccessLog
 from duckfast._limits import Counters, Limits
 from duckfast._reactor import Reactor, Service
@@ -15,6 +15,9 @@ from duckfast._trust import Proxies
 from duckfast._writer import DefaultFields
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
     from duckfast._http1 import HTTP1Connection
     from duckfast.config import Config
 
@@ -47,6 +50,8 @@ def make_limits(config: Config) -> Limits:
         write_time=config.timeout_write,
         drain_time=config.timeout_drain,
         request_time=config.timeout_request,
+        handshakes=config.limit_ssl_handshakes,
+        handshake_time=config.timeout_ssl_handshake,
     )
 
 
@@ -152,3 +157,12 @@ def make_reactor(service: Service | None, config: Config, log: AccessLog | None)
     return Reactor(
         service, make_limits(config), Counters(), defaults, log, connection_class(config.http), make_proxies(config)
     )
+
+
+def add_listeners(reactor: Reactor, sockets: Iterable[socket.socket], keeper: tls.Keeper | None) -> None:
+    """Lets a reactor accept from these sockets: HTTPS with a keeper, else HTTP."""
+    for listener in sockets:
+        if keeper is None:
+            reactor.add_listener(listener)
+        else:
+            reactor.add_listener(listener, "https", keeper.endpoint)

@@ -121,7 +121,7 @@ HOOKS = frozenset(
     (
         *("on_starting", "on_reload", "on_exit", "when_ready", "nworkers_changed"),
         *("pre_exec", "pre_fork", "post_fork", "post_worker_init", "child_exit"),
-        *("worker_int", "worker_abort", "worker_exit", "pre_request", "post_request", "ssl_context"),
+        *("worker_int", "worker_abort", "worker_exit", "pre_request", "post_request"),
     )
 )
 

@@ -9,6 +9,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -152,6 +153,36 @@ class Choice:
 
     def show(self, value: Any) -> str:
         return str(value)
+
+
+class Verification(Choice):
+    """Whether clients need certificates: a word, or the number that the ssl module has for it."""
+
+    def __init__(self) -> None:
+        numbers = {"0": "none", "1": "optional", "2": "required"}
+        switch = {"false": "none", "true": "required"}  # granian's ssl_client_verify is one
+        super().__init__("none", "optional", "required", synonyms=numbers | switch)
+
+    def read(self, value: object) -> str:
+        if isinstance(value, int):
+            value = str(value if isinstance(value, bool) else int(value))
+        return super().read(value)
+
+
+@dataclass(frozen=True)
+class ContextSource:
+    """An ssl.SSLContext, or a function that makes it. Only code can give one."""
+
+    metavar: str = "CONTEXT"
+    expects: str = "an ssl.SSLContext, or a function of (config, default_factory) that returns one; it can be set in code only"
+
+    def read(self, value: object) -> Any:
+        if value is not None and not isinstance(value, ssl.SSLContext) and not callable(value):
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else repr(value)
 
 
 class Switch:

@@ -43,9 +43,9 @@ class Listening:
     def of(self, slot: int) -> list[Listener]:
         return self.sets[slot % len(self.sets)]
 
-    def addresses(self) -> list[str]:
+    def addresses(self, scheme: str) -> list[str]:
         """As the start lines show them."""
-        return [sockets.describe(listener.socket) for listener in self.sets[0]]
+        return [sockets.describe(listener.socket, scheme) for listener in self.sets[0]]
 
     def close(self, but: Listening | None = None) -> None:
         """Close all, but for what another shares."""

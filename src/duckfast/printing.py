@@ -31,6 +31,8 @@ def _assignment(row: Setting, config: Config) -> str:
     value = getattr(config, row.name)
     if row.name == "app" and not isinstance(value, str):
         return "# app: " + ("the built-in demo page" if value is None else f"the object {value!r}")
+    if row.name != "app" and not row.flags:
+        return f"# {row.name.replace('_', '-')}: {'not set' if value is None else value!r}; in code only"
     is_used = row.name not in SINGLE_ADDRESS or all(getattr(config, name) in (None, []) for name in OTHER_ADDRESSES)
     return f"{'' if is_used else '# not used: '}{row.name.replace('_', '-')} = {_toml(row, value)}"
 

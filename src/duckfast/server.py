@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import __version__, _debug, demo, environment, identity, importer, sockets
+from . import __version__, _debug, demo, environment, identity, importer, sockets, tls
 from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
@@ -101,6 +101,7 @@ class Server:
             self._engine.stop()
 
     def _serve(self, listeners: list[sockets.Listener], signals: StopSignals) -> None:
+        scheme = tls.scheme(self.config)
         app, config = load(self.config)
         log.disabled = False  # logging.config disables every logger it is not told of, and few tell it of their server's
         raise_descriptor_limit()
@@ -108,7 +109,7 @@ class Server:
         listening = [listener.socket for listener in listeners]
 
         def ready() -> None:
-            self.addresses = [sockets.describe(sock) for sock in listening]
+            self.addresses = [sockets.describe(sock, scheme) for sock in listening]
             name = importer.name_application(config.app)
             for address in self.addresses:
                 log.info("duckfast %s serving %s (%s) on %s (pid %d)",
@@ -224,6 +225,7 @@ def check(config: Config) -> str:
     environment.apply(config)
     places = sockets.addresses(config)
     identity.resolve(config)
+    tls.check(config)
     _, decided = load(config)
     listening = ", ".join(map(str, places))
     return f"all is well: {importer.name_application(config.app)} ({describe_engine(decided)}) on {listening}"

@@ -234,14 +234,14 @@ def adopt(text: str) -> list[Listener]:
     return adopted
 
 
-def describe(sock: socket.socket) -> str:
+def describe(sock: socket.socket, scheme: str = "http") -> str:
     """The address of a listening socket as the start line shows it: `http://127.0.0.1:8000` or `unix:/run/app.sock`."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         path = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
         return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
     host, port = name[:2]
-    return f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
 
 
 def _bind_tcp(place: Address, options: Options) -> list[Listener]:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from . import __version__, control, environment, handover, identity, server
+from . import __version__, control, environment, handover, identity, server, tls
 from . import log as logs
 from . import worker as workers
 from .config import Config
@@ -154,6 +154,9 @@ class Supervisor:
     def _supervise(self, handed: Handover | None) -> None:
         if self.config.reload:
             self._reloader = Reloader(self.config)
+        tls.check(self.config)
+        if tls.is_configured(self.config):
+            tls.share_ticket_keys()  # so that each worker resumes what another began
         inherited = Listening.adopt(handed.listening) if handed else None
         self._listening = Listening.open(self.config, self._count, inherited)
         with contextlib.ExitStack() as stack:
@@ -381,7 +384,7 @@ class Supervisor:
             self._notifier.ready(processes)
             if self._daemon is not None:
                 self._daemon.ready()
-            for address in self._listening.addresses():
+            for address in self._listening.addresses(tls.scheme(self.config)):
                 log.info("duckfast %s serving %s (%s, %s) on %s (pid %d)",
                          __version__, message["app"], message["engine"], processes, address, os.getpid())
 

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from duckfast import __version__, engine
+from duckfast import __version__, engine, tls
 from duckfast._leader import Crew
 from duckfast._wsgi import WSGIService
 from duckfast.engine import has_lock
 
 if TYPE_CHECKING:
+    from duckfast._tls import TLSEndpoint
     from duckfast.config import Config
 
 AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
@@ -64,6 +65,7 @@ class ThreadEngine:
         self._patience = config.timeout_graceful_shutdown
         self._ready = ready
         self._log = engine.make_access_log(config)
+        self._tls = tls.make_keeper(config)
         engine.tell_root_path(config)
         # What stop(), retire() and the last thread have to say to the thread in run(). The first two may be signal handlers on
         # this very thread: the lock of an Event might be held by then.
@@ -101,8 +103,7 @@ class ThreadEngine:
             app, crew, config.root_path, config.root_path_mode, self.threads > 1, software, config.is_supervised
         )
         reactor.serve(service)
-        for listener in sockets:
-            reactor.add_listener(listener)
+        engine.add_listeners(reactor, sockets, self._tls)
         return crew
 
     def _end_accepting(self) -> None:
@@ -146,6 +147,8 @@ class ThreadEngine:
             self._timeouts.start()
         try:
             self._accepting = len(self._crews)
+            if self._tls is not None:
+                self._tls.watch(self._use_tls)
             for crew in self._crews:
                 crew.reactor.start()
             if self._ready is not None:
@@ -159,6 +162,8 @@ class ThreadEngine:
             self._ended.set()
             if self._timeouts is not None:
                 self._timeouts.join()
+            if self._tls is not None:
+                self._tls.stop()
             if self._log is not None:
                 self._log.close()
         for crew in self._crews:
@@ -209,6 +214,15 @@ class ThreadEngine:
         if not has_lock():
             return []
         return engine.show_requests(request for crew in self._crews for request in crew.in_flight())
+
+    def reload_tls(self) -> bool:
+        """Load certificates anew for connections from now on, from any thread or signal handler. False: nothing changed; the log
+        says why."""
+        return self._tls is not None and self._tls.reload(self._use_tls)
+
+    def _use_tls(self, endpoint: TLSEndpoint) -> None:
+        for crew in self._crews:
+            crew.reactor.use_tls(endpoint)
 
     def stop(self, seconds: float | None = None) -> None:
         """Begins the graceful drain, from any thread or signal handler; again it can only shorten it.

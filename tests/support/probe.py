@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import os
+import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,13 +25,20 @@ def new_key() -> str:
 class Probe:
     """A started server with one of the probe applications behind it."""
 
-    def __init__(self, server: ServerProcess, address: Address | None = None, interface: str = "") -> None:
+    def __init__(
+        self,
+        server: ServerProcess,
+        address: Address | None = None,
+        interface: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.server = server
         self.interface = interface  # "asgi" or "wsgi", for tests that run on both and must know
+        self.tls = tls
         self.address: Address = (server.host, server.port) if address is None else address
 
     def connect(self, *, receive_buffer: int | None = None) -> Wire:
-        return Wire(self.address, receive_buffer=receive_buffer)
+        return Wire(self.address, receive_buffer=receive_buffer, tls=self.tls)
 
     def request(
         self,

@@ -57,6 +57,9 @@ def run_duckfast(
     )
 
 
+everywhere: list[str] = []  # set by `pytest --tls`: options of every server of every test
+
+
 class OutputReader:
     """Reads one pipe of a child on a thread of its own, so that the child never blocks on a full pipe."""
 
@@ -114,7 +117,7 @@ class ServerProcess:
     ) -> None:
         arguments = list(args)
         if command is None:
-            command = [sys.executable, "-m", "duckfast"]
+            command = [sys.executable, "-m", "duckfast", *everywhere]
             if not any(argument.split("=")[0] in BIND_OPTIONS for argument in arguments):
                 arguments += ["--port", "0"]
         self._command = [*command, *arguments]

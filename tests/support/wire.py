@@ -7,6 +7,7 @@ the final status) and never retries, normalises or hides anything. Knows nothing
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,9 @@ DEADLINE = 30.0  # seconds; only a broken server reaches it
 READ_SIZE = 65536  # bytes per recv
 
 Address = tuple[str, int] | str
+
+everywhere: ssl.SSLContext | None = None  # set by `pytest --tls`: every connection of every test is TLS
+
 Fields = list[tuple[bytes, bytes]]
 Result = TypeVar("Result")
 
@@ -83,10 +87,19 @@ class Wire:
             wire.send(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
             assert wire.read_response().status == 200
 
-    An address that is a str is the path of a Unix socket. `receive_buffer` shrinks the kernel's, for slow readers.
+    An address that is a str is the path of a Unix socket. `receive_buffer` shrinks the kernel's, for slow readers. With `tls` the
+    handshake is done, for the host `name`.
     """
 
-    def __init__(self, address: Address, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "localhost",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         else:
@@ -96,6 +109,9 @@ class Wire:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
         self.socket.connect(address)
+        tls = tls or everywhere
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name, session=session)
         self._received = bytearray()
         self._ended = False
         self._reset = False
@@ -116,7 +132,13 @@ class Wire:
 
     def half_close(self) -> None:
         """Send FIN; the answer can still be read."""
-        self.socket.shutdown(socket.SHUT_WR)
+        # Not SSLSocket's own, which would go on without TLS.
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        assert isinstance(self.socket, ssl.SSLSocket)
+        return self.socket
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -125,7 +147,7 @@ class Wire:
         """Send all, or stop without complaint when the server has closed; whether all was taken."""
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             return False
         return True
 
@@ -139,6 +161,8 @@ class Wire:
             data = self.socket.recv(READ_SIZE)
         except ConnectionResetError:
             self._reset = True
+            data = b""
+        except ssl.SSLEOFError:  # a FIN in the middle of a record
             data = b""
         self._ended = not data
         self._received += data
