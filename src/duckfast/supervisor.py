@@ -290,6 +290,7 @@ class Supervisor:
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         ours, theirs = control.pair()
         cell = self._pulses.take()
+        server.flush_output()  # or the child would write what is in the buffers once more
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             pid = os.fork()
