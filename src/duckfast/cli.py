@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__, foreign, log, printing
+from . import __version__, foreign, identity, log, printing
 from .config import CONFIGURATION, FILE_VARIABLE, GROUPS, SETTINGS, Setting
 from .exceptions import ConfigError, DuckfastError
 from .kinds import Many, Mode, Switch
@@ -155,9 +155,11 @@ def _run(config: str | None, print_config: bool, check_config: bool, **given: An
         reading = sources.read()
         if print_config:
             click.echo(printing.describe(reading.config, reading.origins), nl=False)
-        log.configure(reading.config.log_level)
-        for note in reading.notes:
-            log.log.warning(note)
+        if check_config or not print_config:
+            identity.prepare(reading.config)
+            log.configure(reading.config.log_level)
+            for note in reading.notes:
+                log.log.warning(note)
         if check_config:
             click.echo(f"{PROGRAM}: {check(reading.config)}")
     except DuckfastError as error:

@@ -22,6 +22,7 @@ from .exceptions import ConfigError, DuckfastError
 from .log import log
 
 PID_FILE_MODE = 0o644
+LOG_FILES = ("log_file", "access_log_file")  # settings that name one
 MAX_COMM = 15  # bytes; what Linux keeps of a process's name
 START_SLACK = 2.0  # seconds; the system's boot time is known to the second, file times to a tick
 LOST = 1  # exit code when a daemon ended without a word
@@ -113,9 +114,25 @@ def drop(identity: Identity | None) -> None:
         raise ConfigError(f"cannot become user {identity.uid} and group {identity.gid}: {error}") from None
 
 
-def apply_umask(config: Config) -> None:
+def prepare(config: Config) -> None:
+    """Before logs are opened: the umask, and log files that do not exist, for the user that writes and reopens them later.
+
+    Files that exist keep their owners: in a directory of that user the name might lead to somebody else's file. Raises
+    ConfigError as resolve() does.
+    """
     if config.umask is not None:
         os.umask(config.umask)
+    whom = resolve(config)
+    if whom is None:
+        return
+    for name in LOG_FILES:
+        path = getattr(config, name, None)
+        if not isinstance(path, str) or path in ("", "-"):
+            continue
+        with contextlib.suppress(OSError):  # it is there, or whoever opens it will say why it cannot be
+            number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            os.fchown(number, *whom.owner)
+            os.close(number)
 
 
 # The pid file -----------------------------------------------------------------------------------------------------------

@@ -76,10 +76,10 @@ class Server:
         happens, sockets are closed and the previous signal handlers are back afterwards.
         """
         config = self.config
+        identity.prepare(config)
         logs.configure(config.log_level)
         environment.apply(config)
         self._notifier = Notifier.take(os.environ)
-        identity.apply_umask(config)
         identity.set_title(config.name)
         with StopSignals(self._on_signal) as signals, contextlib.suppress(StoppedBeforeServing):
             whom = identity.resolve(config)

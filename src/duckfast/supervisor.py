@@ -125,10 +125,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until a stop signal. Only in the main thread. Raises a DuckfastError when the server cannot start, or go on."""
+        identity.prepare(self.config)
         logs.configure(self.config.log_level)
         handed = Handover.take()
         self._notifier = Notifier.take(os.environ)
-        identity.apply_umask(self.config)
         identity.set_title(self.config.name, "supervisor")
         self._pulses = Pulses(handed.pulses if handed else None)
         self._signals, sender = socket.socketpair()
@@ -590,6 +590,7 @@ class Supervisor:
         before = (self._generation, self.config, self._listening)
         try:
             config = self._reread() if self._reread is not None else self.config
+            identity.prepare(config)
             listening = Listening.open(config, config.workers or 1, self._listening)
         except DuckfastError as error:
             log.error("%s: nothing is reloaded: %s", why, error)

@@ -175,6 +175,19 @@ def test_another_user_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert identity.resolve(Config(user="nobody")) is None  # as it is
 
 
+@needs_root
+def test_log_files_are_made_for_the_user_and_those_that_exist_stay_as_they_are(tmp_path: Path) -> None:
+    made, there, link = (str(tmp_path / name) for name in ("made.log", "there.log", "link.log"))
+    Path(there).touch()
+    os.symlink(tmp_path / "nowhere", link)
+    config = Config(user="nobody")
+    for config.log_file, config.access_log_file in ((made, there), (link, "-"), (str(tmp_path / "no" / "folder"), made)):
+        identity.prepare(config)
+    assert (os.stat(made).st_uid, os.stat(made).st_gid) == (NOBODY.pw_uid, NOBODY.pw_gid)
+    assert os.stat(there).st_uid == 0
+    assert sorted(os.listdir(tmp_path)) == ["link.log", "made.log", "there.log"]
+
+
 # The title ----------------------------------------------------------------------------------------------------------
 
 
