@@ -349,7 +349,7 @@ def test_what_is_printed_gives_the_same_configuration() -> None:
 def test_every_setting_is_printed_with_its_origin() -> None:
     reading = read(environment={"DUCKFAST_BACKLOG": "7"}, threads=3)
     text = printing.describe(reading.config, reading.origins)
-    assert tomllib.loads(text).keys() == {name.replace("_", "-") for name in SETTINGS if name != "app"}
+    assert tomllib.loads(text).keys() == {name.replace("_", "-") for name, row in SETTINGS.items() if row.flags}
     lines = {line.split(" = ")[0]: line for line in text.splitlines()}
     assert lines["backlog"].split() == ["backlog", "=", "7", "#", "DUCKFAST_BACKLOG"]
     assert lines["threads"].split() == ["threads", "=", "3", "#", "command", "line"]
