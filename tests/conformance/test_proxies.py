@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.authority import Authority
 from support.probe import Probe
 from support.process import ServerProcess
 from support.proxy_protocol import tlv, v1, v2
@@ -441,3 +443,45 @@ def test_stop_does_not_wait_for_headers_that_do_not_come() -> None:
             Front(interface, server, (server.host, server.port)).see(before=v2(CLIENT, FRONT))
             server.stop()
             waiting.socket.close()
+
+
+# With TLS behind the header
+
+
+def secured(authority: Authority, interface: str, io: str) -> ServerProcess:
+    options = ["--interface", interface, "--ssl-io", io, "--proxy-protocol", "v2", *authority.options("localhost")]
+    return ServerProcess([TARGETS[interface], *options], cwd=APPS)
+
+
+@pytest.mark.parametrize("io", ["descriptor", "memory"])
+@pytest.mark.parametrize("interface", TARGETS)
+def test_header_comes_before_tls(authority: Authority, interface: str, io: str) -> None:
+    header = v2(CLIENT, FRONT, tlv(0xEA, bytes(100)))
+    with secured(authority, interface, io) as server:
+        for cuts in ([], [1], [12, 16, 50], range(1, len(header))):
+            with socket.create_connection((server.host, server.port), 30) as plain:
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                places = [0, *cuts, len(header)]
+                for start, end in zip(places, places[1:], strict=False):
+                    # The last piece and the first bytes of the handshake leave in one segment where the system can do that.
+                    plain.sendall(header[start:end], getattr(socket, "MSG_MORE", 0) if end == len(header) else 0)
+                with authority.client().wrap_socket(plain, server_hostname="localhost") as sock:
+                    for _ in range(3):
+                        sock.sendall(request())
+                        answer = http.client.HTTPResponse(sock)
+                        answer.begin()
+                        seen = seen_by(interface, ast.literal_eval(answer.read().decode()))
+                        assert (seen.client, seen.server, seen.scheme) == (CLIENT, FRONT, "https")
+
+
+@pytest.mark.parametrize("interface", TARGETS)
+def test_handshake_without_a_header_is_refused(authority: Authority, interface: str) -> None:
+    with secured(authority, interface, "descriptor") as server:
+        with socket.create_connection((server.host, server.port), 30) as plain, pytest.raises(OSError):
+            authority.client().wrap_socket(plain, server_hostname="localhost")
+        server.wait_for_stderr("127.0.0.1: connection refused: no PROXY header\n")
+        with socket.create_connection((server.host, server.port), 30) as plain:
+            plain.sendall(v2(CLIENT, FRONT))
+            with authority.client().wrap_socket(plain, server_hostname="localhost") as sock:
+                sock.sendall(request())
+                assert sock.recv(12) == b"HTTP/1.1 200"
