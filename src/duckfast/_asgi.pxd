@@ -71,6 +71,7 @@ cdef class ASGIService(Service):
     cdef bint _flush_called       # the loop will call flush_all()
 
     cdef int start(self, ASGIExchange exchange) except -1
+    cdef int start_when_admitted(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
     cdef object take_task(self)
     cdef void release_retired(self) noexcept

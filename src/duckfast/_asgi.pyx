@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._http1 cimport SEND_CHUNKED
 from duckfast._parser cimport Head
-from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent, describe_all
+from duckfast._reactor cimport IN_LINE, INSIDE, ITS_TURN, RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent, describe_all
 from duckfast._writer cimport (
     NO_MEMORY, WRITE_OK, ResponseHead, WriteError, append, describe, free_buffer, write_field, write_interim,
 )
@@ -277,6 +277,8 @@ cdef class ApplicationCall:
         cdef ASGIService service = exchange.service
         self.exchange = None
         self.coroutine = None
+        if exchange.place == INSIDE:
+            service.reactor.leave(exchange)
         if self.task is not None:
             if service._retired is not None and error is None and len(service._retired) < MOST_RETIRED:
                 service._retired.append(self.task)
@@ -509,6 +511,11 @@ cdef class ASGIService(Service):
             if backlog is not None and backlog.running >= MOST_BACKGROUND:
                 backlog.held = exchange
                 return 0
+        return self.start_when_admitted(exchange)
+
+    cdef int start_when_admitted(self, ASGIExchange exchange) except -1:
+        if self.reactor.gated and not self.reactor.admit(exchange):
+            return 0
         return self.start_task(exchange)
 
     cdef int start_task(self, ASGIExchange exchange) except -1:
@@ -593,7 +600,7 @@ cdef class ASGIService(Service):
 
     def start_held(self, ASGIExchange exchange):
         if exchange.channel is not None:
-            self.start_task(exchange)
+            self.start_when_admitted(exchange)
 
     def complain_of_result(self, value) -> None:
         """Tells once that an application returned something: usually a WSGI or half-converted one."""
@@ -646,7 +653,12 @@ cdef class ASGIExchange(Exchange):
             return self.service.start(self)
         return _wake(self.receivers)
 
+    cdef int proceed(self, Desk desk) except -1:
+        return self.service.start_task(self)
+
     cdef bint wants_body(self) noexcept:
+        if self.place == IN_LINE or self.place == ITS_TURN:
+            return False
         if self.first is None or PyBytes_GET_SIZE(self.first) + self.rest.size - self.rest.start < HIGH_WATER:
             return True
         self.held_back = True
@@ -682,7 +694,7 @@ cdef class ASGIExchange(Exchange):
 
     cdef tuple describe(self):
         cdef dict scope = self.scope
-        if scope is None or not self.started:
+        if scope is None or not self.started or self.place == IN_LINE or self.place == ITS_TURN:
             return None
         return scope.get("method"), scope.get("path")
 

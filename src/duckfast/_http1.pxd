@@ -110,7 +110,8 @@ cdef class HTTP1Connection:
     # Ends the body. trailers: serialized trailer field lines (each with CRLF) or NULL.
     cdef Finish finish_body(self, Buffer* out, const char* trailers, size_t trailers_size) noexcept nogil
     # A whole response made by the server itself: text body with the reason, Date, Connection: close. HEAD: no body.
-    cdef WriteError write_error(self, Buffer* out, int status, const char* reason) noexcept nogil
+    # retry_after: seconds for that field; 0: without it.
+    cdef WriteError write_error(self, Buffer* out, int status, const char* reason, int retry_after) noexcept nogil
     cdef void close_after_response(self) noexcept nogil   # this response says Connection: close (draining, unread body)
 
     # private; final, so that C may call them directly

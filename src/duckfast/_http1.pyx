@@ -7,6 +7,7 @@ halves share one fate (HEAD, the version and keep-alive decide both), and becaus
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, strlen
 
@@ -413,8 +414,9 @@ cdef class HTTP1Connection:
                 self.closing = True
         return FINISHED_CLOSE if self.closing else FINISHED_KEEP_ALIVE
 
-    cdef WriteError write_error(self, Buffer* out, int status, const char* reason) noexcept nogil:
+    cdef WriteError write_error(self, Buffer* out, int status, const char* reason, int retry_after) noexcept nogil:
         cdef ResponseHead head
+        cdef char seconds[16]
         cdef WriteError error
         cdef size_t size
         if reason is NULL:
@@ -423,6 +425,8 @@ cdef class HTTP1Connection:
         error = write_status(out, &head, status, NULL, 0)
         if error == WRITE_OK:
             error = write_field(out, &head, b"Content-Type", 12, b"text/plain; charset=utf-8", 25)
+        if error == WRITE_OK and retry_after > 0:
+            error = write_field(out, &head, b"Retry-After", 11, seconds, snprintf(seconds, sizeof(seconds), "%d", retry_after))
         if error == WRITE_OK:
             # Connection: close is said to a 1.0 client too, and to one whose version could not be read.
             error = end_head(out, &head, self._defaults, <int64_t>size + 1, False, SAY_CLOSE)
@@ -573,7 +577,7 @@ cdef class Probe:
     def refuse(self, int status, bytes reason=None) -> bytes:
         """The bytes of an answer made by the server itself."""
         self._raise(self.connection.write_error(
-            &self._out, status, NULL if reason is None else PyBytes_AS_STRING(reason)))
+            &self._out, status, NULL if reason is None else PyBytes_AS_STRING(reason), 0))
         return self._take()
 
     def close_after_response(self) -> None:

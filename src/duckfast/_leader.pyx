@@ -413,6 +413,8 @@ cdef class Crew:
         self._keep_up(desk, time)
         if self.finished or self.leader is not desk:
             return 0
+        if reactor.one_by_one:
+            reactor.call_next()   # what has come before it gets its answer or its place in line by the look that follows
         if reactor.ready_head is not None:
             reactor.poller.look()
             return 0

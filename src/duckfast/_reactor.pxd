@@ -40,6 +40,7 @@ cdef class Exchange:
     # an exception out of them is a bug of ours and closes the connection. The base class does nothing.
     cdef Channel channel       # None once the response has been finished, or the connection is gone: nothing can be sent any more
     cdef int64_t since         # when the request began, by the coarse clock
+    cdef Place place
 
     cdef int begin(self, Desk desk) except -1                            # desk.head: make the app's dict; its spans die on return
     cdef int body_data(self, const char* data, size_t size) except -1    # copy what is kept
@@ -48,10 +49,19 @@ cdef class Exchange:
     cdef int disconnected(self) except -1                                # the peer left, or its body broke or timed out
     cdef int half_closed(self) except -1                                 # the peer sent FIN some seconds ago and may be gone: sends still go
     cdef int drained(self) except -1                                     # everything queued has left for the kernel
+    cdef int proceed(self, Desk desk) except -1                          # its turn has come: Reactor.admit() had put it in line
     cdef Desk desk_in_app(self)                                          # of the thread that is in the app for it now; None: none is
     cdef int overdue(self) except -1                                     # the app took too long; the client has been answered
     cdef tuple describe(self)                                            # method and path, while the app works on it; else None
     cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
+
+
+cdef enum Place:
+    # Of a request, where there is a limit for those in the app at once.
+    OUTSIDE
+    IN_LINE
+    ITS_TURN      # counts as inside, but the app has not been called yet
+    INSIDE
 
 
 cdef enum Sent:
@@ -76,6 +86,7 @@ cdef class Channel:
     cdef Channel previous, next       # the reactor's list of open channels
     cdef Channel next_ready           # the reactor's queue of channels to handle without an event
     cdef bint queued
+    cdef bint turn_came               # exchange.proceed() is due
     cdef bint slow                    # the app blocked in this connection's last request: others go first
     cdef bint busy                    # a thread is handling it: others only add to pending
     cdef uint32_t pending             # Ready bits that came while busy
@@ -101,7 +112,7 @@ cdef class Channel:
     cdef bint trusted                 # the forwarded fields of who sends the requests are believed
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
-    cdef Timer request_timer          # while an exchange is here, with a limit for the app's time
+    cdef Timer request_timer          # while an exchange is here: its time in line, then the app's
 
     # per request
     cdef Exchange exchange            # None between requests
@@ -158,6 +169,7 @@ cdef class Channel:
     cdef Finished end_body(self, const char* trailers, size_t size) except? RESPONSE_SHORT   # detaches the exchange (exchange.channel = None)
     cdef int flush(self) except -1           # may finish the response, close, or queue the channel; to the kernel, as far as it goes
     cdef bint unsent(self) noexcept          # something still waits: drained() will be called
+    cdef int answer_busy(self) except -1     # 503
     cdef int answer_error(self, int status, const char* reason) except -1    # nothing was sent yet: a whole response of the server's own, then close
     cdef int break_off(self) except -1       # in the middle of a response: end the connection visibly
 
@@ -179,6 +191,8 @@ cdef class Channel:
     # --- its own
     cdef int _find_server(self) except -1
     cdef bint _drainable(self) noexcept
+    cdef int _answer(self, int status, const char* reason, int retry_after) except -1
+    cdef int _start_clock(self) except -1
     cdef int _count_client(self) noexcept
     cdef int _end_overdue(self, Exchange exchange, Desk desk) except -1
     cdef bint _is_idle(self) noexcept
@@ -264,6 +278,13 @@ cdef class Reactor:
     cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, parting_timers, half_close_timers, write_timers
     cdef TimerList request_timers     # of length 0 without a limit for the app's time
     cdef TimerList overtime_timers    # the time was up, but some of it was the client's: looks again
+    cdef readonly bint gated          # there is a limit for requests in the app at once
+    cdef bint one_by_one              # the thread that runs the app takes in what has come before it calls the next
+    cdef int64_t most_inside, most_in_line
+    cdef int64_t inside, in_line      # numbers of requests; ITS_TURN counts as inside
+    cdef TimerList line_timers        # the line itself, first come first served
+    cdef int retry_after
+    cdef int64_t busy_complained      # when refusing was last logged
     cdef object on_stuck              # called when a thread stays behind in an app that took too long
     cdef TimerList handshake_timers
     cdef char* spare[32]              # output blocks not in use, the warmest last
@@ -271,6 +292,9 @@ cdef class Reactor:
 
     # --- for the engines
     cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
+    cdef bint admit(self, Exchange exchange) except -1   # whether the app may be called; else it is in line, or was refused
+    cdef int leave(self, Exchange exchange) except -1    # the app is done with it, or it is gone from the line
+    cdef int call_next(self) except -1                   # gives free places to the first in line
     cdef int put_off(self, Channel channel) except -1    # behind all that is not slow
     cdef int queue(self, Channel channel) except -1      # handle it again soon, without an event; wakes a sleeping engine
     cdef int64_t next_deadline(self) noexcept            # INT64_MAX: none
@@ -291,6 +315,7 @@ cdef class Reactor:
     cdef int accept_the_rest(self) except -1
     cdef int pass_mark(self) except -1
     cdef int expire_requests(self, int64_t time) except -1
+    cdef bint _is_full(self) noexcept
     cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1
     cdef int resume_accepting(self) except -1

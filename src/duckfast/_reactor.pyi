@@ -67,12 +67,22 @@ class Reactor:
     def announce_end(self) -> None:
         """Responses say Connection: close from now on, ahead of retire(). From any thread or signal handler."""
 
+    def empty_line(self) -> None:
+        """Answer 503 to all that wait for a place in the app."""
+
     def part(self, desk: Desk) -> float:
         """Reset what is still in progress and end idle connections; the seconds that those may take to be gone."""
 
     def set_heartbeat(self, heartbeat: Callable[[], None], seconds: float) -> None:
         """Have it called about every so many seconds, from a thread that makes progress."""
 
+    def limit_concurrency(self, number: int, queue: int, seconds: float, one_by_one: bool) -> None:
+        """Call the app for so many requests at once, and let so many more wait in line, for so long.
+
+        one_by_one: a single thread does everything, so it looks who has come before each call.
+        """
+
+    def complain_of_load(self) -> None: ...
     def end_overdue(self) -> None:
         """Answer for apps that take too long: for when every thread that could is stuck in one of them."""
 

@@ -140,6 +140,9 @@ cdef class Exchange:
     cdef int drained(self) except -1:
         return 0
 
+    cdef int proceed(self, Desk desk) except -1:
+        return 0
+
     cdef Desk desk_in_app(self):
         return None
 
@@ -324,8 +327,16 @@ cdef class Channel:
         """Reads and handles until there is nothing more to read, or nobody wants more."""
         cdef int budget = READS_PER_TURN
         cdef Py_ssize_t count
+        cdef Exchange exchange
         if self.lingering:
             return self._throw_away(desk)
+        if self.turn_came:
+            self.turn_came = False
+            exchange = self.exchange
+            if exchange is not None and exchange.place == ITS_TURN:
+                exchange.place = INSIDE
+                self._start_clock()
+                exchange.proceed(desk)
         if self.proxy_due and not self._take_proxy_header(desk):
             return 0
         while self._advance(desk):
@@ -515,13 +526,15 @@ cdef class Channel:
             self.connection.close_after_response()
         if self.trusted and desk.head.forwarded & <uint32_t>reactor.proxies.fields:
             self._read_forwarded(desk.head)
+        if reactor.gated and reactor._is_full():
+            return self.answer_busy()
         exchange = reactor.service.new_exchange(self)
         exchange.channel = self
         exchange.since = reactor.clock
         self.exchange = exchange
         if reactor.request_timers.length:
             self.client_since = self.client_time = 0
-            reactor.move_deadline(arm(&reactor.request_timers, &self.request_timer))
+            self._start_clock()
         exchange.begin(desk)
         return 0
 
@@ -618,9 +631,17 @@ cdef class Channel:
             self.close()
         return 0
 
+    cdef int _start_clock(self) except -1:
+        """The app's time begins, if it has a limit: with the request, and anew with the end of its time in line."""
+        if self.reactor.request_timers.length:
+            self._count_client()
+            return self.reactor.move_deadline(arm(&self.reactor.request_timers, &self.request_timer))
+        return 0
+
     cdef int _count_client(self) noexcept:
-        """Keeps what the app waits for the client apart from its own time."""
-        cdef bint waiting = self.blocked or self.asking or self.deadline == BODY_DEADLINE
+        """Keeps what the app waits for the client, or in line, apart from its own time."""
+        cdef bint waiting = self.blocked or self.asking or self.deadline == BODY_DEADLINE \
+            or self.exchange is not None and self.exchange.place == IN_LINE
         if waiting and self.client_since == 0:
             self.client_since = now()
         elif not waiting and self.client_since:
@@ -749,6 +770,8 @@ cdef class Channel:
         disarm(&self.read_timer)
         disarm(&self.write_timer)
         disarm(&self.request_timer)
+        if exchange is not None and exchange.place != OUTSIDE and exchange.place != INSIDE:
+            self.reactor.leave(exchange)
         self.deadline = NO_DEADLINE
         self.reactor.poller.forget(<void*>self)
         self.transport.close()
@@ -1019,6 +1042,8 @@ cdef class Channel:
 
     cdef int _detach(self) except -1:
         if self.exchange is not None:
+            if self.exchange.place != OUTSIDE and self.exchange.place != INSIDE:
+                self.reactor.leave(self.exchange)
             self.exchange.channel = None
             self.exchange = None
         return 0
@@ -1144,7 +1169,19 @@ cdef class Channel:
             return 0
         return self.reactor.queue(self)
 
+    cdef int answer_busy(self) except -1:
+        cdef Reactor reactor = self.reactor
+        reactor.counters.refused += 1
+        reactor.complain_of_load()
+        return self._answer(503, b"the server is busy, try again in a moment", reactor.retry_after)
+
     cdef int answer_error(self, int status, const char* reason) except -1:
+        if status != 500 and status != 504 and not self.closed and not self.response_done:   # which are the app's, and logged as such
+            self.reactor.counters.refused += 1
+            _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
+        return self._answer(status, reason, 0)
+
+    cdef int _answer(self, int status, const char* reason, int retry_after) except -1:
         cdef Exchange exchange = self.exchange
         if self.closed or self.response_done:
             return 0
@@ -1152,11 +1189,8 @@ cdef class Channel:
             self.reactor.take_buffer(&self.out)
         elif self.response.status != 0:
             self.drop_head()
-        if status != 500 and status != 504:   # which are the app's, and logged as such
-            self.reactor.counters.refused += 1
-            _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
         self._detach()
-        if self.connection.write_error(&self.out, status, reason) != WRITE_OK:
+        if self.connection.write_error(&self.out, status, reason, retry_after) != WRITE_OK:
             return self.abort()
         self.response.status = status
         self._finish_response()
@@ -1248,6 +1282,7 @@ cdef class Reactor:
         init_timers(&self.parting_timers, PARTING_TIME)
         init_timers(&self.half_close_timers, HALF_CLOSE_GRACE)
         init_timers(&self.write_timers, limits.write_time)
+        init_timers(&self.line_timers, 0)
         init_timers(&self.request_timers, limits.request_time)
         init_timers(&self.overtime_timers, limits.request_time // OVERTIME_SHARE)
         init_timers(&self.handshake_timers, limits.handshake_time)
@@ -1347,10 +1382,18 @@ cdef class Reactor:
         """Responses say Connection: close from now on, ahead of retire(). From any thread or signal handler."""
         self.ending = True
 
+    def empty_line(self) -> None:
+        """Answers 503 to all that wait for a place in the app."""
+        cdef Channel channel
+        while self.in_line:
+            channel = <Channel>self.line_timers.ends.next.owner
+            channel.answer_busy()
+
     def part(self, Desk desk not None) -> float:
         """Resets what is still in progress and ends idle connections; the seconds that those may take to be gone."""
         cdef Channel channel, following
         self.drain(desk)
+        self.empty_line()
         channel = self.first
         while channel is not None:
             following = channel.next
@@ -1363,6 +1406,25 @@ cdef class Reactor:
         self.heartbeat = heartbeat
         self.beat_interval = <int64_t>(seconds * SECOND)
         self.beat_at = 0
+
+    def limit_concurrency(self, int64_t number, int64_t queue, double seconds, bint one_by_one) -> None:
+        """Calls the app for so many requests at once, and lets so many more wait in line, for so long.
+
+        one_by_one: a single thread does everything, so it looks who has come before each call.
+        """
+        self.gated = True
+        self.one_by_one = one_by_one
+        self.most_inside = number
+        self.most_in_line = queue
+        self.retry_after = max(1, <int>(seconds + 0.999))   # by then everybody who is in line now has been served or refused
+        init_timers(&self.line_timers, <int64_t>(seconds * SECOND))
+
+    def complain_of_load(self) -> None:
+        cdef int64_t time = now()
+        if self.busy_complained == 0 or time - self.busy_complained > COMPLAIN_EVERY:
+            self.busy_complained = time
+            _logger.warning("requests are refused with 503: %d are in the application, %d in line (--limit-concurrency, --limit-queue)",
+                            self.inside, self.in_line)
 
     def end_overdue(self) -> None:
         """Answers for apps that take too long, as expire() does: for when every thread that could is stuck in one of them."""
@@ -1456,6 +1518,49 @@ cdef class Reactor:
         channel.queued = False
         return channel
 
+    cdef bint _is_full(self) noexcept:
+        return self.inside + self.in_line >= self.most_inside + self.most_in_line
+
+    cdef bint admit(self, Exchange exchange) except -1:
+        cdef Channel channel = exchange.channel
+        if self.inside < self.most_inside and self.in_line == 0 and not self.one_by_one:
+            self.inside += 1
+            exchange.place = INSIDE
+            return True
+        if self._is_full():
+            channel.answer_busy()
+            return False
+        self.in_line += 1
+        exchange.place = IN_LINE
+        if self.request_timers.length:
+            channel._count_client()
+        self.move_deadline(arm(&self.line_timers, &channel.request_timer))
+        return False
+
+    cdef int leave(self, Exchange exchange) except -1:
+        cdef Place place = exchange.place
+        exchange.place = OUTSIDE
+        if place == IN_LINE:
+            self.in_line -= 1
+            disarm(&exchange.channel.request_timer)
+        elif place != OUTSIDE:
+            self.inside -= 1
+            if not self.one_by_one:
+                self.call_next()
+        return 0
+
+    cdef int call_next(self) except -1:
+        cdef Channel channel
+        while self.in_line and self.inside < self.most_inside:
+            channel = <Channel>self.line_timers.ends.next.owner
+            disarm(&channel.request_timer)
+            self.in_line -= 1
+            self.inside += 1
+            channel.exchange.place = ITS_TURN
+            channel.turn_came = True
+            self.queue(channel)
+        return 0
+
     cdef int put_off(self, Channel channel) except -1:
         if channel.queued:
             return 0
@@ -1525,6 +1630,8 @@ cdef class Reactor:
         lists[7] = &self.handshake_timers
         if self.request_timers.length:
             at = min(at, self._next_request_due())
+        if self.in_line:
+            at = min(at, self.line_timers.ends.next.at)
         for index in range(8):
             timers = lists[index]
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
@@ -1607,6 +1714,12 @@ cdef class Reactor:
             channel.write_timed_out()
         if self.request_timers.length:
             self.expire_requests(time)
+        while self.in_line:
+            timer = first_due(&self.line_timers, time)
+            if timer == NULL:
+                break
+            channel = <Channel>timer.owner
+            channel.answer_busy()
         return 0
 
     # ------------------------------------------------------------------ output blocks

@@ -49,6 +49,7 @@ cdef class WSGIExchange(Exchange):
     cdef int _fields(self, dict environ, Head* head) except -1
     cdef int _join_pieces(self) except -1
     cdef int _call(self) except -1
+    cdef int _run(self) except -1
     cdef int _close_result(self, object result) except -1
     cdef int _complain_overlong(self) except -1
     cdef int _respond(self, object result) except -1

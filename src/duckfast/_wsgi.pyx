@@ -24,7 +24,7 @@ from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
 from duckfast._parser cimport Span, unquote
 from duckfast._poller cimport now
-from duckfast._reactor cimport RESPONSE_SHORT, SENT_TOO_LONG, Listener
+from duckfast._reactor cimport IN_LINE, INSIDE, ITS_TURN, RESPONSE_SHORT, SENT_TOO_LONG, Listener
 from duckfast._transport cimport OpenFile
 from duckfast._writer cimport WRITE_OK, WriteError, describe
 
@@ -335,13 +335,26 @@ cdef class WSGIExchange(Exchange):
 
     # ------------------------------------------------------------------ the call
 
+    cdef bint wants_body(self) noexcept:
+        return self.place != IN_LINE and self.place != ITS_TURN
+
+    cdef int proceed(self, Desk desk) except -1:
+        self.desk = desk
+        return self._run()
+
     cdef int _call(self) except -1:
+        """Calls the app, now or when its turn comes."""
+        self.called = True
+        if self.service.crew.reactor.gated and not self.service.crew.reactor.admit(self):
+            return 0
+        return self._run()
+
+    cdef int _run(self) except -1:
         cdef WSGIService service = self.service
         cdef Desk desk = self.desk
         cdef dict environ = self.environ
         cdef Channel channel = self.channel   # which the response's end takes from us
         cdef object result = None
-        self.called = True
         desk.exchange = self
         service.crew.enter_app(desk)
         try:
@@ -360,6 +373,8 @@ cdef class WSGIExchange(Exchange):
                 self.channel.break_off()
         finally:
             channel.slow = service.crew.leave_app(desk)
+            if self.place == INSIDE:
+                service.crew.reactor.leave(self)
             desk.exchange = None
             self.desk = None
             self.environ = None

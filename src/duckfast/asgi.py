@@ -186,6 +186,7 @@ class AsyncEngine:
             raise_on_disconnect=config.raise_on_disconnect,
         )
         reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
+        engine.limit_concurrency(reactor, config, config.limit_concurrency or 0, 1, one_by_one=False)
         self._recycling.count([reactor])
         desk = Desk(reactor.limits)
         engine.add_listeners(reactor, self._sockets, self._tls)
@@ -227,6 +228,7 @@ class AsyncEngine:
             if self._stop_requested and not reactor.stopping:  # while retiring
                 reactor.drain(desk)
                 deadline = loop.time() + limit
+        reactor.empty_line()
         if service.running:
             log.warning("%d requests did not end within %gs and are cancelled", len(service.running), limit)
             await cancel_requests(service)

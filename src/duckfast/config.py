@@ -471,6 +471,15 @@ class Config:
     limit_ssl_handshakes: int = setting(
         LIMITS, Number(1), 1024, "TLS handshakes in progress at which accepting waits; slow ones make room after a second."
     )
+    limit_concurrency: int | None = setting(
+        LIMITS, Optional(Number(1), "none"), None, "Most requests in the application at once; more wait in line. Per worker."
+    )
+    limit_queue: int | None = setting(
+        LIMITS,
+        Optional(Number(0), "auto"),
+        None,
+        "Most requests that wait in line for --limit-concurrency (else 503). auto: four times as many as that.",
+    )
     limit_request_line: int = setting(LIMITS, Size(1), 8190, "Longest request line (else 414).")  # as Apache
     limit_request_fields: int = setting(LIMITS, Number(1), 100, "Most header fields (else 431).")  # as Apache
     limit_request_field_size: int = setting(
@@ -501,6 +510,9 @@ class Config:
         Optional(Duration(), "none"),
         None,
         "Time of the application for a whole request (else 504), without what it waits for the client.",
+    )
+    timeout_queue: float = setting(
+        TIMEOUTS, Duration(), 10.0, "Longest a request waits in line for --limit-concurrency (else 503)."
     )
     timeout_write: float = setting(TIMEOUTS, Duration(), 60.0, "Longest wait for a client that does not read.")
     timeout_drain: float = setting(

@@ -76,6 +76,14 @@ def tell_root_path(config: Config) -> None:
     log.debug("root path mode %s: a request for %s reaches the application with %s", config.root_path_mode, target, seen)
 
 
+def limit_concurrency(reactor: Reactor, config: Config, in_app: int, reactors: int, *, one_by_one: bool) -> None:
+    """Sets how many requests this reactor, one of several, lets into the app at once, if that has a limit."""
+    if config.limit_concurrency is None:
+        return
+    queue = 4 * config.limit_concurrency if config.limit_queue is None else config.limit_queue
+    reactor.limit_concurrency(in_app, -(-queue // reactors), config.timeout_queue, one_by_one)
+
+
 class Recycling:
     """Tells `recycle` why this engine should be replaced: once, and not before there is a reason."""
 

@@ -75,7 +75,12 @@ class ThreadEngine:
         self._threads: list[threading.Thread] = []
         shared = has_lock()
         self.threads = config.threads or (AUTO_THREADS if shared else FREE_THREADS_PER_CPU * (os.cpu_count() or 1))
+        in_app = min(self.threads, config.limit_concurrency or self.threads)
+        if config.limit_concurrency is not None and self.threads > 1:
+            # One thread more than may be in the app: somebody is left to let others wait in line, or to refuse them.
+            self.threads = in_app + 1 if shared else in_app
         limits = [self.threads] if shared else [1] * self.threads
+        self._in_app = in_app
         self._crews = [self._make_crew(app, sockets, limit) for limit in limits]
         self._recycling = engine.Recycling(recycle, max_requests)
         self._recycling.count([crew.reactor for crew in self._crews])
@@ -97,6 +102,9 @@ class ThreadEngine:
         reactor.tell_stuck(self._tell_stuck)
         if self._heartbeat is not None:
             reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
+        # A crew of one thread, with or without the interpreter's lock, has one request in the app at a time.
+        alone = limit == 1
+        engine.limit_concurrency(reactor, config, 1 if alone else self._in_app, self._in_app if alone else 1, one_by_one=alone)
         crew = Crew(reactor, limit, spawn, self._end_accepting)
         software = f"duckfast/{__version__}"
         service = WSGIService(
