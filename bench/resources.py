@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import apps
 from harness import measure, processes, tools
-from harness.client import Visitor, WrongAnswer, free_port, percentile, receive_response
+from harness.client import Visitor, WrongAnswer, free_port, percentile, receive_response, unverified
 from harness.measure import Failed
 from harness.servers import duckfast_command
 
@@ -36,6 +37,11 @@ SLOW_SECONDS = 20
 SLOW_RATE = 1024  # bytes per second
 SETTLE = 1.0  # second for the kernel and the server to finish what the clients began
 
+ABORTED = 10_000  # handshakes
+ABORTED_GROWTH = 1 << 20  # bytes; one leaked handshake is some 50 KiB
+SECURE = 1000  # idle TLS connections
+
+BYTES_PER_SECURE = 24 * 1024
 BYTES_PER_IDLE = 1.5 * 1024
 MEMORY_LIMIT = 100e6  # bytes, the highest resident size of the whole tree
 NOT_SLOWER = 1.10  # what two measurements of the same differ by on a shared machine
@@ -84,7 +90,7 @@ class Bench:
             with processes.Process(
                 command, environ=tools.server_environ(), cwd=tools.BENCH, output=output, core=measure.SERVER_CORE
             ) as process:
-                wait_until_up(process, port)
+                wait_until_up(process, port, "--ssl-certfile" in more)
                 try:
                     yield Running(process, port)
                 finally:
@@ -104,14 +110,14 @@ class Bench:
         return processes.usage(server.process.pid).since(before).total / seen.requests
 
 
-def wait_until_up(process: processes.Process, port: int) -> None:
+def wait_until_up(process: processes.Process, port: int, tls: bool) -> None:
     deadline = time.monotonic() + measure.START_TIMEOUT
     while True:
         if process.exited is not None or time.monotonic() > deadline:
             raise Failed(f"the server did not come up:\n{process.tail()}")
         try:
             with connect(port) as connection:
-                if get(connection, "/") == apps.HELLO:
+                if tls or get(connection, "/") == apps.HELLO:
                     return
         except OSError:
             time.sleep(0.05)
@@ -209,6 +215,52 @@ def hold(port: int) -> int:
         # Nobody asked anything on them: readable means closed by the server.
         print(CONNECTIONS - len(poll.poll(0)), flush=True)
     return 0
+
+
+# TLS ---------------------------------------------------------------------------------------------------------------
+
+
+def handshakes(bench: Bench, interface: str) -> Iterator[Proof]:
+    """Clients that leave in the middle of a handshake, in three ways; then connections that are idle."""
+    certificate, key = tools.certificate()
+    more = ("--ssl-certfile", certificate, "--ssl-keyfile", key, "--timeout-keep-alive", str(KEEP_ALIVE))
+    with bench.server(interface, more=more) as server:
+        break_off_handshakes(server.port, ABORTED // 10)  # allocators have seen it all by then
+        before = server.rss
+        break_off_handshakes(server.port, ABORTED)
+        time.sleep(SETTLE)
+        growth = server.rss - before
+        what = f"{interface}: memory after {ABORTED:,} aborted handshakes"
+        yield Proof(what, f"<= {ABORTED_GROWTH >> 10} KiB more", f"{growth >> 10} KiB", growth <= ABORTED_GROWTH)
+        before = server.rss
+        clients = [secure(server.port) for _ in range(SECURE)]
+        time.sleep(SETTLE)
+        each = (server.rss - before) / SECURE
+        what = f"{interface}: {SECURE:,} idle TLS connections, memory each"
+        yield Proof(what, f"<= {BYTES_PER_SECURE} bytes", f"{each:.0f} bytes", each <= BYTES_PER_SECURE)
+        for client in clients:
+            client.close()
+
+
+def break_off_handshakes(port: int, count: int) -> None:
+    outgoing = ssl.MemoryBIO()
+    tls = unverified().wrap_bio(ssl.MemoryBIO(), outgoing)
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        hello = outgoing.read()
+    for number in range(count):
+        with connect(port) as connection:
+            connection.sendall(hello[:40] if number % 3 == 0 else hello)
+            if number % 3 == 2:
+                connection.recv(1)  # the server has signed by then
+
+
+def secure(port: int) -> ssl.SSLSocket:
+    connection = unverified().wrap_socket(connect(port))
+    if get(connection, "/") != apps.HELLO:
+        raise Failed("a wrong answer over TLS")
+    return connection
 
 
 # Huge bodies and slow readers --------------------------------------------------------------------------------------
@@ -310,6 +362,7 @@ PROOFS: dict[str, tuple[Callable[[Bench, str], Iterator[Proof]], tuple[str, ...]
     "download": (download, ("wsgi", "asgi")),
     "slow": (slow, ("wsgi", "asgi")),
     "sleep": (sleep, ("wsgi",)),
+    "handshakes": (handshakes, ("wsgi", "asgi")),
 }
 
 

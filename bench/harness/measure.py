@@ -76,12 +76,13 @@ def load(
     method: str = "GET",
     headers: dict[str, str] | None = None,
     body_size: int = 0,
+    tls: bool = False,
 ) -> Load:
     command = ["taskset", "-c", str(CLIENT_CORE), wrk, "-t1", f"-c{connections}", f"-d{seconds}s"]
     command += ["-s", str(tools.BENCH / "wrk.lua")]
     for name, value in (headers or {}).items():
         command += ["-H", f"{name}: {value}"]
-    command += [f"http://127.0.0.1:{port}{path}", "--", method, str(body_size)]
+    command += [f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}", "--", method, str(body_size)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("WRK "):
@@ -120,7 +121,7 @@ def wait_until_right(process: processes.Process, server: Server, scenario: Scena
             raise Failed(f"exited with {process.exited} at start:\n{process.tail()}")
         try:
             # Keep-alive and then closed by us: fastpysgi 0.6 serving ASGI dies of its own `Connection: close`.
-            check(port, scenario.method, scenario.path, scenario.headers, scenario.request_body, expected)
+            check(port, scenario.method, scenario.path, scenario.headers, scenario.request_body, expected, scenario.tls)
             return
         except WrongAnswer as error:
             raise Failed(f"{error}\n{process.tail()}") from error
@@ -168,6 +169,7 @@ def _measure_running(
             method=scenario.method,
             headers=scenario.headers,
             body_size=scenario.body_size,
+            tls=scenario.tls,
         )
 
     run(WARM_UP)

@@ -34,6 +34,7 @@ class Scenario:
     answer: bytes = apps.HELLO
     chunked: bool = False
     access_log: bool = False
+    tls: bool = False
     visitor: bool = False  # a fast view is timed beside the load
     limit: float | None = None  # duckfast's CPU per request, as a multiple of nginx's in the same round
     throughput: float | None = None  # requests per second duckfast must reach
@@ -57,6 +58,10 @@ LIMITS = {
     "wsgi8-post": 1.50,
     "asgi-hello": 1.25 if sys.version_info >= (3, 12) else 1.40,
     "asgi-post": 1.50,
+    "wsgi-https": 1.20,
+    "wsgi-https-10k": 1.20,
+    "asgi-https": 1.20,
+    "asgi-https-10k": 1.20,
 }
 
 
@@ -95,12 +100,23 @@ def _five(prefix: str, interface: str, threads: int, note: str) -> list[Scenario
     ]
 
 
+def _https(interface: str) -> list[Scenario]:
+    """Kept-alive connections, so that records are measured and not handshakes."""
+    hello, large = f"{interface}-https", f"{interface}-https-10k"
+    return [
+        Scenario(hello, "13 bytes over TLS", interface, "/", tls=True, limit=LIMITS[hello]),
+        Scenario(large, "10 KiB over TLS", interface, "/10k", answer=apps.TEN_KIB, tls=True, limit=LIMITS[large]),
+    ]
+
+
 SLEEP_FLOOR = 700.0  # requests/s; 8 threads x 10 ms allow 800 at most
 
 SCENARIOS: list[Scenario] = [
     *_five("wsgi", "wsgi", 1, ""),
     *_five("wsgi8", "wsgi", 8, ", 8 threads"),
     *_five("asgi", "asgi", 1, ""),
+    *_https("wsgi"),
+    *_https("asgi"),
     Scenario("wsgi-log", "13 bytes, access log to a file", "wsgi", "/", access_log=True),
     Scenario("asgi-log", "13 bytes, access log to a file", "asgi", "/", access_log=True),
     Scenario(

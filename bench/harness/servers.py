@@ -38,7 +38,7 @@ def catalogue(duckfast: list[str] | None, nginx: str) -> list[Server]:
         Server("nginx-log", lambda scenario: scenario.access_log, _nginx(nginx, logs=True)),
         Server("granian", lambda scenario: True, _granian),
         Server("uvicorn", lambda scenario: scenario.interface == "asgi", _uvicorn),
-        Server("gunicorn", lambda scenario: scenario.interface == "wsgi", _gunicorn),
+        Server("gunicorn", lambda scenario: scenario.interface == "wsgi" and not scenario.tls, _gunicorn),
         Server("fastpysgi", _fastpysgi_serves, _fastpysgi, logs=False),
     ]
     if duckfast is not None:
@@ -62,7 +62,13 @@ def duckfast_command(
 def _duckfast(duckfast: list[str], logs: bool) -> Callable[[Scenario, int, Path], Start]:
     def start(scenario: Scenario, port: int, folder: Path) -> Start:
         access_log = logs and scenario.access_log
-        command = duckfast_command(duckfast, scenario.interface, port, threads=scenario.threads, access_log=access_log)
+        more: tuple[str, ...] = ()
+        if scenario.tls:
+            certificate, key = tools.certificate()
+            more = ("--ssl-certfile", certificate, "--ssl-keyfile", key)
+        command = duckfast_command(
+            duckfast, scenario.interface, port, threads=scenario.threads, access_log=access_log, more=more
+        )
         return Start(command, tools.server_environ())
 
     return start
@@ -76,6 +82,9 @@ def _granian(scenario: Scenario, port: int, folder: Path) -> Start:
         command += ["--blocking-threads", str(scenario.threads)]
     else:
         command += ["--loop", "uvloop"]
+    if scenario.tls:
+        certificate, key = tools.certificate()
+        command += ["--ssl-certificate", certificate, "--ssl-keyfile", key]
     # Its access lines are of level info.
     command += ["--access-log"] if scenario.access_log else ["--no-access-log", "--log-level", "warning"]
     return Start(command, tools.peers_environ())
@@ -84,6 +93,9 @@ def _granian(scenario: Scenario, port: int, folder: Path) -> Start:
 def _uvicorn(scenario: Scenario, port: int, folder: Path) -> Start:
     command = [_peer("uvicorn"), "apps:asgi", "--app-dir", str(tools.BENCH), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--http", "httptools", "--loop", "uvloop", "--ws", "none"]
+    if scenario.tls:
+        certificate, key = tools.certificate()
+        command += ["--ssl-certfile", certificate, "--ssl-keyfile", key]
     command += ["--access-log"] if scenario.access_log else ["--no-access-log", "--log-level", "warning"]
     return Start(command, tools.peers_environ())
 
@@ -105,7 +117,7 @@ def _fastpysgi(scenario: Scenario, port: int, folder: Path) -> Start:
 def _fastpysgi_serves(scenario: Scenario) -> bool:
     """It has neither threads nor an access log, and does not stream (0.6): WSGI bodies are joined and sent with a length,
     and an ASGI body without a length is never answered."""
-    return scenario.threads == 1 and not scenario.access_log and not scenario.chunked
+    return scenario.threads == 1 and not scenario.access_log and not scenario.chunked and not scenario.tls
 
 
 def _peer(name: str) -> str:
@@ -121,14 +133,14 @@ def _nginx(nginx: str, logs: bool) -> Callable[[Scenario, int, Path], Start]:
     def start(scenario: Scenario, port: int, folder: Path) -> Start:
         log = folder / "access.log" if logs else None
         configuration = folder / "nginx.conf"
-        configuration.write_text(nginx_configuration(port, folder, log))
+        configuration.write_text(nginx_configuration(port, folder, log, scenario.tls))
         command = [nginx, "-p", str(folder), "-c", str(configuration), "-e", "stderr"]
         return Start(command, tools.server_environ(), log)
 
     return start
 
 
-def nginx_configuration(port: int, folder: Path, log: Path | None) -> str:
+def nginx_configuration(port: int, folder: Path, log: Path | None, tls: bool = False) -> str:
     """`return 200` for every path. Chunks cannot be returned: /stream gives the same bytes with a length."""
     user = "user root;" if os.geteuid() == 0 else ""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -136,6 +148,8 @@ def nginx_configuration(port: int, folder: Path, log: Path | None) -> str:
     pieces = len(apps.TEN_KIB) // NGINX_PIECE
     ten_kib = _nginx_answer(apps.TEN_KIB[:NGINX_PIECE], pieces)
     stream = _nginx_answer(apps.PIECE, apps.PIECES)
+    certificate, key = tools.certificate() if tls else ("", "")
+    secure = f"ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;" if tls else ""
     return f"""
 {user}
 worker_processes 1;
@@ -150,7 +164,8 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 300;
     server {{
-        listen 127.0.0.1:{port} backlog=2048;
+        listen 127.0.0.1:{port} {"ssl" if tls else ""} backlog=2048;
+        {secure}
         location = /10k {{ {ten_kib} }}
         location = /stream {{ {stream} }}
         location / {{ return 200 "{apps.HELLO.decode()}"; }}

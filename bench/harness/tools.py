@@ -65,6 +65,19 @@ def need_duckfast(given: str | None) -> list[str]:
     return [os.path.abspath(found), *words[1:]]
 
 
+def certificate() -> tuple[str, str]:
+    """A certificate and its key, the same for all servers: ECDSA P-256 as the web's are, made once."""
+    folder = PROJECT / "build" / "bench-certificate"
+    files = folder / "certificate.pem", folder / "key.pem"
+    if not all(file.exists() for file in files):
+        openssl = need_command("openssl", "openssl")
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650"]
+        command += ["-subj", "/CN=localhost", "-out", str(files[0]), "-keyout", str(files[1])]
+        subprocess.run(command, check=True, capture_output=True)
+    return str(files[0]), str(files[1])
+
+
 def server_environ() -> dict[str, str]:
     """Nobody's settings but ours: a DUCKFAST_* or WEB_CONCURRENCY of the shell would silently change what is measured."""
     dropped = ("DUCKFAST_", "GRANIAN_", "UVICORN_", "GUNICORN_", "WEB_CONCURRENCY", "PYTHONDEVMODE", "PYTHONTRACEMALLOC")

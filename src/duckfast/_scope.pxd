@@ -28,6 +28,7 @@ cdef class ScopeBuilder:
     # changing
     cdef list _asgis          # dicts of scopes that are gone, as good as new
     cdef list _plain          # likewise extensions, of requests that read no trailers
+    cdef list _secure         # likewise, of such requests over TLS
 
     cdef dict build(self, Channel channel, Head* head)
     cdef int take_back(self, dict scope) except -1
@@ -36,3 +37,4 @@ cdef class ScopeBuilder:
     cdef str _path(self, Head* head)
     cdef str _place(self, dict scope, str root_path, str path)
     cdef dict _supported(self, Head* head)
+    cdef dict _supported_by_tls(self, Channel channel, Head* head)

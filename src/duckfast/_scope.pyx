@@ -6,6 +6,8 @@ Owns what every key holds (ASGI HTTP 2.5, "connection scope"). Refuses to know t
 surrogate would fail later, in the first template or log that encodes it. `raw_path` keeps the exact bytes.
 """
 
+import sys
+
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
@@ -33,6 +35,9 @@ cdef enum:
     MOST_SPARE = 64     # unused dicts kept: as many as requests usually run at a time
 
 
+cdef str K_TLS = sys.intern("tls")
+
+
 cdef class ScopeBuilder:
     """Makes scopes. state: the namespace that the lifespan filled, copied for every request; None when there is none.
 
@@ -44,6 +49,7 @@ cdef class ScopeBuilder:
         self._strips = root_path_mode == "strip"
         self._asgis = []
         self._plain = []
+        self._secure = []
         self._host = self._port = None
         self._root_path = root_path.rstrip("/")
         self._state = state
@@ -97,9 +103,7 @@ cdef class ScopeBuilder:
         if head.query.size != 0:
             scope["query_string"] = PyBytes_FromStringAndSize(head.query.data, head.query.size)
         scope["headers"] = _headers(head)
-        extensions = self._supported(head)
-        if channel.security != 0:
-            extensions["tls"] = PyDict_Copy(channel.tls().extension)
+        extensions = self._supported(head) if channel.security == 0 else self._supported_by_tls(channel, head)
         scope["extensions"] = extensions
         if self._state is not None:
             scope["state"] = self._state.copy()
@@ -159,6 +163,15 @@ cdef class ScopeBuilder:
             extensions["http.response.trailers"] = {}
         return extensions
 
+    cdef dict _supported_by_tls(self, Channel channel, Head* head):
+        cdef dict extensions
+        if head.minor == 1 and not head.te_trailers and len(self._secure) != 0:
+            extensions = self._secure.pop()
+        else:
+            extensions = self._supported(head)
+        extensions[K_TLS] = PyDict_Copy(channel.tls().extension)
+        return extensions
+
     cdef int take_back(self, dict scope) except -1:
         """What the next scope may have of one that only the caller still holds: dicts that nobody has, and nobody changed."""
         cdef PyObject* found
@@ -168,8 +181,12 @@ cdef class ScopeBuilder:
         if _is_as_made(found, &self._asgi_part) and len(self._asgis) < MOST_SPARE:
             self._asgis.append(<object>found)
         found = PyDict_GetItem(scope, "extensions")
-        if _is_as_made(found, &self._plain_part) and len(self._plain) < MOST_SPARE:
-            self._plain.append(<object>found)
+        if _is_as_made(found, &self._plain_part):
+            if len(self._plain) < MOST_SPARE:
+                self._plain.append(<object>found)
+        elif _is_as_made(found, &self._plain_part, True) and len(self._secure) < MOST_SPARE:
+            (<dict>found)[K_TLS] = None   # the facts of that connection stay with it
+            self._secure.append(<object>found)
         return 0
 
 
@@ -183,13 +200,16 @@ cdef int _remember(Part* part, dict template) except -1:
     return 0
 
 
-cdef bint _is_as_made(PyObject* found, Part* part) noexcept:
-    """Whether the scope alone has this dict, and its keys and values are those we gave it (None stands for an empty dict)."""
+cdef bint _is_as_made(PyObject* found, Part* part, bint with_tls=False) noexcept:
+    """Whether the scope alone has this dict, and its keys and values are those we gave it (None stands for an empty dict).
+
+    with_tls: and `tls` behind them, whatever it is.
+    """
     cdef PyObject* key
     cdef PyObject* value
     cdef Py_ssize_t place = 0
     cdef int index
-    if found == NULL or Py_REFCNT(found) != 1 or not PyDict_CheckExact(found) or PyDict_GET_SIZE(found) != part.count:
+    if found == NULL or Py_REFCNT(found) != 1 or not PyDict_CheckExact(found) or PyDict_GET_SIZE(found) != part.count + with_tls:
         return False
     for index in range(part.count):
         if not PyDict_Next(found, &place, &key, &value) or key != part.keys[index]:
@@ -199,7 +219,7 @@ cdef bint _is_as_made(PyObject* found, Part* part) noexcept:
                 return False
         elif Py_REFCNT(value) != 1 or not PyDict_CheckExact(value) or PyDict_GET_SIZE(value) != 0:
             return False
-    return True
+    return not with_tls or PyDict_Next(found, &place, &key, &value) and key == <PyObject*>K_TLS
 
 
 cdef str _method(Span* method):

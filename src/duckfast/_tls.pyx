@@ -87,7 +87,11 @@ cdef TLSFacts _make_facts(tuple agreed, bytes server, list clients):
     }
     if not clients:
         return facts
-    certificate = certificates.Certificate.read(clients[0])
+    try:
+        certificate = certificates.Certificate.read(clients[0])
+    except ValueError:
+        environ["SSL_CLIENT_CERT"] = pems[0]
+        return facts   # OpenSSL has verified it all the same: the application has its bytes
     extension["client_cert_name"] = certificates.rfc4514(certificate.subject)
     serial = f"{certificate.serial:X}"
     environ.update(
