@@ -26,6 +26,7 @@ MODULES = [
     "_headers",
     "_parser",
     "_writer",
+    "_logformat",
     "_trust",
     "_forwarded",
     "_proxy_protocol",

@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "duckfast"
 
 # From the bottom up: a module imports only from its own group and those above it in this table.
 LAYERS = {
-    "words": {"exceptions", "kinds", "config", "foreign", "_debug", "_limits"},
-    "grammar": {"_scan", "_headers", "_parser", "_writer", "certificates", "_trust", "_forwarded", "_proxy_protocol"},
+    "words": {"exceptions", "logformat", "kinds", "config", "foreign", "_debug", "_limits"},
+    "grammar": {
+        "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
+    },
     "connection": {"_http1", "_httptools", "_websocket"},
     "I/O": {"_poller", "_transport", "_openssl", "_tls", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},

@@ -1,14 +1,20 @@
 # Access lines, formatted without Python objects into one buffer that a thread of its own writes in batches.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
+from duckfast._logformat cimport Facts, LogFormat, Note
 
 
 cdef class AccessLog:
-    cdef readonly int fd
-    cdef void* _state      # the C side: two buffers, a mutex, a condition
+    cdef readonly LogFormat format
+    cdef readonly str path     # None: a descriptor that is the caller's
+    cdef void* _state          # the C side: two buffers, a mutex, a condition, the descriptor
+    cdef object _tell          # called with the line and its facts, for a Python handler; None: nobody asks
+    cdef bint _native          # there is something to write to
     cdef object _thread
+    cdef uint64_t _told        # lost lines that were complained of
+    cdef double _complained
 
-    # client: its printable address; request: "GET /path HTTP/1.1" as it came, escaped while written; time in nanoseconds
-    cdef void write_line(
-        self, const char* client, size_t client_size, const char* request, size_t request_size,
-        int status, uint64_t body_size, int64_t duration) noexcept nogil
+    # Writes the line of a request; what could not be told a Python handler is logged, never raised.
+    cdef int write(self, const Note* note, const Facts* facts) except -1
+
+    cdef int _complain(self, uint64_t lost, double pause) except -1

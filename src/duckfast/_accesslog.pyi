@@ -1,11 +1,27 @@
 """Access lines, collected off the request's path and written in batches."""
 
-class AccessLog:
-    fd: int
+from collections.abc import Callable
+from typing import Any
 
-    def __init__(self, fd: int) -> None: ...
+from duckfast._logformat import LogFormat
+
+class AccessLog:
+    format: LogFormat
+    path: str | None
+
+    def __init__(
+        self,
+        format: LogFormat,
+        destination: int | str | None,
+        tell: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        """destination: a descriptor that stays the caller's, a path, or None for nowhere but tell(). Raises OSError."""
+
     def start(self) -> None:
         """Begin to write; without this, lines are collected until close()."""
+
+    def reopen(self) -> None:
+        """Lines from now on go to a newly opened file of the same path. Raises OSError; then the old file stays in use."""
 
     def close(self) -> None:
         """Write what is left and end the writer."""

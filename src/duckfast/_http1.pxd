@@ -67,6 +67,7 @@ cdef class HTTP1Connection:
     # private
     cdef Reading _reading
     cdef Progress _progress       # of an unfinished head, or why one was refused
+    cdef size_t _head_at          # where the head begins that was looked at last; only right after a failure
     cdef size_t _seen             # bytes of an unfinished head already judged; 0: none
     cdef int _empty_lines         # before the request line being waited for
     cdef bint _lent               # the window is not ours
@@ -96,6 +97,8 @@ cdef class HTTP1Connection:
     # Copies what is unread into memory of its own, so that the lent window may be reused; frees it when all is read. -1: no memory.
     cdef int settle(self) noexcept nogil
     cdef size_t unread(self) noexcept nogil          # bytes in the window not consumed yet
+    # The bytes of a head that is incomplete, or that has just been refused; 0: none that could be shown. Dead as a head's spans.
+    cdef size_t unfinished_head(self, const char** data) noexcept nogil
     cdef bint between_requests(self) noexcept nogil  # no byte of a head has arrived (empty lines do not count)
     cdef void next_request(self) noexcept nogil
 

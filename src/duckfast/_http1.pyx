@@ -150,7 +150,7 @@ cdef class HTTP1Connection:
         return 0
 
     cdef void _out_of_memory(self) noexcept nogil:
-        self._position = self._window_size
+        self._position = self._head_at = self._window_size
         if self._reading != READ_FAILED and self._reading != READ_CLOSED:
             self._reading = READ_FAILED  # from any state: there is no way on
             self.error_status = 503
@@ -161,6 +161,19 @@ cdef class HTTP1Connection:
 
     cdef size_t unread(self) noexcept nogil:
         return self._window_size - self._position
+
+    cdef size_t unfinished_head(self, const char** data) noexcept nogil:
+        cdef size_t at
+        if self._reading == READ_HEAD:
+            at = self._position
+        elif self._reading == READ_FAILED:
+            at = self._head_at
+        else:
+            return 0
+        if at >= self._window_size:
+            return 0
+        data[0] = self._window + at
+        return self._window_size - at
 
     cdef bint between_requests(self) noexcept nogil:
         cdef size_t position = self._position
@@ -193,6 +206,8 @@ cdef class HTTP1Connection:
         return END
 
     cdef Event _fail(self, int status, const char* reason) noexcept nogil:
+        if self._reading != READ_HEAD:
+            self._head_at = self._window_size
         self._enter_reading(READ_FAILED)
         self.error_status = status
         self.error_reason = reason
@@ -239,9 +254,11 @@ cdef class HTTP1Connection:
             return self._need_data()
         if found < 0:
             self.head_request = False
+            self._head_at = self._window_size
             return self._fail(400, b"empty lines or control characters before the request line")
         data = self._window + self._position
         size = self._window_size - self._position
+        self._head_at = self._position
         if self._seen > 0 and memchr(data + self._seen, c"\n", size - self._seen) is NULL:
             # No line was ended by the new bytes: there is nothing to judge but their number.
             parsed = check_unfinished(self._limits, size, &self._progress)

@@ -5,6 +5,7 @@ from duckfast._accesslog cimport AccessLog
 from duckfast._forwarded cimport Forwarded
 from duckfast._http1 cimport FAILED, Event, HTTP1Connection
 from duckfast._limits cimport Counters, Limits
+from duckfast._logformat cimport Note
 from duckfast._parser cimport Head
 from duckfast._poller cimport Poller, Timer, TimerList
 from duckfast._proxy_protocol cimport ProxyHeader
@@ -120,9 +121,7 @@ cdef class Channel:
     cdef bint continue_due            # 100 Continue is still owed
     cdef bint response_done
     cdef ResponseHead response
-    cdef char* log_request            # owned; only with an access log
-    cdef uint64_t log_request_size
-    cdef int64_t began
+    cdef Note* log_note               # owned; NULL: no access line is due
     cdef uint64_t body_sent
     cdef int64_t drained_size         # unread body thrown away so far
     cdef int64_t request_length       # Content-Length of the request, -1 when chunked
@@ -219,9 +218,13 @@ cdef class Channel:
     cdef int _response_left(self) except -1
     cdef int _finish_response(self) except -1
     cdef int _detach(self) except -1
-    cdef int _log_response(self) except -1
     cdef int _read_forwarded(self, Head* head) except -1
     cdef int _note_request(self, Head* head) except -1
+    cdef int _note_refused(self) except -1
+    cdef int _note_response(self, size_t at) except -1
+    cdef int _log_response(self) except -1
+    cdef uint64_t _body_left(self) noexcept
+    cdef int _tell(self, str text, tuple details) except -1
 
 
 cdef class Listener:
@@ -275,6 +278,9 @@ cdef class Reactor:
     cdef readonly bint deadline_moved # an earlier deadline than promised was set
     cdef int64_t accept_again         # accepting pauses until then (no descriptors left); 0: it does not
     cdef int64_t complained           # when the pause was last logged
+    cdef int64_t told_at              # what clients did wrong is told in the error log: when that was last done ...
+    cdef int told_left                # ... how many more lines may follow at once ...
+    cdef int64_t untold               # ... and how many were left out since
     cdef TimerList head_timers, body_timers, keep_alive_timers, linger_timers, parting_timers, half_close_timers, write_timers
     cdef TimerList request_timers     # of length 0 without a limit for the app's time
     cdef TimerList overtime_timers    # the time was up, but some of it was the client's: looks again
@@ -289,6 +295,8 @@ cdef class Reactor:
     cdef TimerList handshake_timers
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
+    cdef Note* spare_notes[32]        # likewise of requests whose access line is written
+    cdef int spare_note_count
 
     # --- for the engines
     cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
@@ -302,11 +310,15 @@ cdef class Reactor:
     cdef int expire(self, Desk desk, int64_t time) except -1   # ends what is past its deadline at this time
     cdef int beat(self, int64_t time) except -1          # the heartbeat, if it is due
 
+    cdef bint may_tell(self) except -1                   # whether one more line about a client may go to the error log
+
     cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1
     cdef int move_deadline(self, int64_t at) except -1
     cdef TimerList* timers_of(self, uint8_t deadline) noexcept
     cdef int take_buffer(self, Buffer* buffer) except -1
     cdef void give_buffer(self, Buffer* buffer) noexcept
+    cdef Note* take_note(self) noexcept                  # NULL: there is none
+    cdef void give_note(self, Note* note) noexcept
     cdef int accept_from(self, Listener listener) except -1
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1
     cdef int pause_accepting(self, object reason) except -1

@@ -16,7 +16,7 @@ import socket as _socket
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset, strlen
 
 from duckfast._debug cimport ALIVE_CHANNEL, DUCKFAST_DEBUG, count_alive
 from duckfast._forwarded cimport CLIENT_NOT_TOLD, read_forwarded
@@ -24,6 +24,7 @@ from duckfast._http1 cimport (
     CLOSED, DATA, END, FAILED, FINISHED_KEEP_ALIVE, FINISHED_SHORT, NEED_DATA, PAUSED, REQUEST, SEND_CHUNKED,
     SEND_NOTHING, SEND_UNTIL_CLOSE, Event, Finish,
 )
+from duckfast._logformat cimport NOTE_CAPACITY, Facts, Note
 from duckfast._parser cimport free_head, new_head
 from duckfast._proxy_protocol cimport (
     LONGEST_PROXY_HEADER, PROXY_INCOMPLETE, PROXY_REFUSED, ProxyHeader, ProxyParsed, parse_proxy_header,
@@ -76,6 +77,8 @@ cdef int64_t ACCEPT_PAUSE = SECOND // 2       # without descriptors; nginx accep
 cdef int64_t OVERTIME_SHARE = 16              # how finely a request's time is kept that had to wait for its client: 1/16 of the limit
 cdef int64_t COMPLAIN_EVERY = 10 * SECOND
 cdef int64_t HANDSHAKE_GRACE = SECOND         # when too many are in progress, the oldest goes once it has had this long
+cdef int TOLD_AT_ONCE = 20                    # lines about what clients did wrong that may go to the error log in a burst ...
+cdef int64_t TELL_EVERY = SECOND              # ... and then one so often: under 10 MB a day, whatever clients do
 cdef int CLIENT_GONE = 499                    # in the access log: the client left before there was a status; nginx's number
 
 cdef uint32_t RESUME = 16   # beside the poller's Ready bits: nothing happened, go on where you stopped
@@ -164,7 +167,7 @@ cdef class Channel:
             count_alive(ALIVE_CHANNEL, 1)
 
     def __dealloc__(self):
-        free(self.log_request)
+        free(self.log_note)
         free_buffer(&self.out)
         free_buffer(&self.after)
         if DUCKFAST_DEBUG:
@@ -318,8 +321,7 @@ cdef class Channel:
 
     cdef int _fail_handshake(self) except -1:
         self.reactor.counters.handshakes_failed += 1
-        _logger.info("%s: TLS handshake failed: %s",
-                     self.client_host() or "a client", (<TLSTransport>self.transport).failure())
+        self._tell("%s: TLS handshake failed: %s", ((<TLSTransport>self.transport).failure(),))
         self._end_handshake()
         return self._linger()   # a reset could overtake the alert that tells the client why
 
@@ -414,7 +416,7 @@ cdef class Channel:
         return True
 
     cdef int _refuse_proxy(self, const char* reason) except -1:
-        _logger.info("%s: connection refused: %s", self.client_host() or "a peer on a unix socket", (<bytes>reason).decode("ascii"))
+        self._tell("%s: connection refused: %s", ((<bytes>reason).decode("ascii"),))
         return 0
 
     cdef int _believe_proxy(self, ProxyHeader* header) except -1:
@@ -520,12 +522,12 @@ cdef class Channel:
         self.deadline_mark = 0
         self.body_progress = 0
         self.request_length = desk.head.content_length
-        if reactor.log is not None:
-            self._note_request(desk.head)
         if reactor.stopping or not reactor.limits.keep_alive:
             self.connection.close_after_response()
         if self.trusted and desk.head.forwarded & <uint32_t>reactor.proxies.fields:
             self._read_forwarded(desk.head)
+        if reactor.log is not None:
+            self._note_request(desk.head)
         if reactor.gated and reactor._is_full():
             return self.answer_busy()
         exchange = reactor.service.new_exchange(self)
@@ -547,21 +549,31 @@ cdef class Channel:
         return 0
 
     cdef int _note_request(self, Head* head) except -1:
-        """Copies the request line for the access log: the head's bytes will be gone when the response is."""
-        cdef char* line
-        cdef size_t size = <size_t>head.method.size + 1 + head.target.size + 9
-        free(self.log_request)
-        self.log_request = line = <char*>malloc(size)
-        if line == NULL:
+        """Copies what the access log wants of the request: the head's bytes will be gone when the response is."""
+        if self.log_note != NULL:
+            self._log_response()
+        self.log_note = self.reactor.log.format.note(head, self.reactor.take_note())
+        if self.log_note == NULL:
             raise MemoryError
-        memcpy(line, head.method.data, head.method.size)
-        line += head.method.size
-        line[0] = c" "
-        memcpy(line + 1, head.target.data, head.target.size)
-        line += 1 + head.target.size
-        memcpy(line, b" HTTP/1.1" if head.minor else b" HTTP/1.0", 9)
-        self.log_request_size = size
-        self.began = df_fine_now()
+        self.log_note.began = df_fine_now()
+        return 0
+
+    cdef int _note_refused(self) except -1:
+        """The same of a request whose head was not read, or not to its end: its first line, as far as it came."""
+        cdef const char* data = NULL
+        cdef size_t size = self.connection.unfinished_head(&data)
+        self.log_note = self.reactor.log.format.note_line(data, size)
+        if self.log_note == NULL:
+            raise MemoryError
+        self.log_note.began = df_fine_now()
+        return 0
+
+    cdef int _note_response(self, size_t at) except -1:
+        """The fields of a response head that the access log wants; it stands in the output from `at` on."""
+        cdef Note* note = self.reactor.log.format.note_response(self.log_note, self.out.data + at, self.out.size - at)
+        if note == NULL:
+            raise MemoryError
+        self.log_note = note
         return 0
 
     cdef int _discard(self, size_t size) except -1:
@@ -617,7 +629,7 @@ cdef class Channel:
             self.close()
         elif deadline == HANDSHAKE_DEADLINE:
             self.reactor.counters.handshakes_failed += 1
-            _logger.info("%s: TLS handshake failed: it took too long", self.client_host() or "a client")
+            self._tell("%s: TLS handshake failed: it took too long", ())
             self.close()
         elif deadline == HEAD_DEADLINE and not self.connection.between_requests():
             self.answer_error(408, b"the request head took too long")
@@ -687,8 +699,7 @@ cdef class Channel:
 
     cdef int write_timed_out(self) except -1:
         self.reactor.counters.timeouts += 1
-        _logger.info("%s took nothing of its response for %g s: connection ended",
-                     self.client_host() or "a client", self.reactor.limits.write_time / 1e9)
+        self._tell("%s took nothing of its response for %g s: connection ended", (self.reactor.limits.write_time / 1e9,))
         self.transport.abort()   # what is queued in the kernel would wait for the same reader
         return self.lost()
 
@@ -762,6 +773,8 @@ cdef class Channel:
         cdef Exchange exchange = self.exchange
         if self.closed:
             return 0
+        if self.log_note != NULL:   # before what was not sent is forgotten
+            self._log_response()
         self.closed = True
         self.exchange = None
         if self.security == SHAKING_HANDS:
@@ -789,14 +802,15 @@ cdef class Channel:
     cdef int abort(self) except -1:
         """Ends the connection with a reset: whatever the peer has of this response, it cannot take it for whole."""
         if not self.closed:
+            if self.log_note != NULL and self.log_note.status == 0:
+                # It is not the client that left.
+                self.log_note.status = self.response.status if self.connection.head_sent else 500
             self.transport.abort()
             self.close()
         return 0
 
     cdef int lost(self) except -1:
         """The peer is gone."""
-        if self.exchange is not None and self.log_request != NULL:
-            self._log_response()
         return self.close()
 
     # ------------------------------------------------------------------ the request, for the exchange
@@ -908,11 +922,18 @@ cdef class Channel:
 
     cdef WriteError end_head(self, int64_t body_size, bint trailers) noexcept:
         cdef HTTP1Connection connection = self.connection
+        cdef WriteError error
         if not connection.request_complete and not self._drainable():
             connection.close_after_response()
         if self.reactor.ending and self._is_last_response():
             connection.close_after_response()
-        return connection.finish_head(&self.out, &self.response, body_size, trailers)
+        error = connection.finish_head(&self.out, &self.response, body_size, trailers)
+        if error == WRITE_OK and self.log_note != NULL and self.reactor.log.format.wants_response:
+            try:
+                self._note_response(self.response.mark)
+            except MemoryError:
+                return NO_MEMORY
+        return error
 
     cdef bint _drainable(self) noexcept:
         """Whether an unread request body is worth reading to keep the connection: it is on its way, and known to be short."""
@@ -1033,10 +1054,10 @@ cdef class Channel:
             disarm(&self.request_timer)
         if 200 <= status < 600:
             self.reactor.counters.responses[status // 100] += 1
-        if self.log_request != NULL:
-            self._log_response()
+        if self.log_note != NULL:
+            self.log_note.status = status   # the line is due once all has left
         self.response.status = 0
-        if self.forwarded is not None:
+        if self.forwarded is not None and self.log_note == NULL:   # else the access line needs it
             self.forwarded = None
         return self._detach()
 
@@ -1049,13 +1070,42 @@ cdef class Channel:
         return 0
 
     cdef int _log_response(self) except -1:
+        """The access line: of a whole response that has left, or of what the client got until it ended."""
+        cdef Note* note = self.log_note
         cdef Py_ssize_t size = 0
-        cdef const char* client = PyUnicode_AsUTF8AndSize(self.client_host() or "-", &size)
-        cdef int status = self.response.status or CLIENT_GONE
-        self.reactor.log.write_line(
-            client, size, self.log_request, self.log_request_size, status, self.body_sent, df_fine_now() - self.began)
-        free(self.log_request)
-        self.log_request = NULL
+        cdef Facts facts
+        cdef uint64_t left = self._body_left()
+        client = self.client_host() or ""
+        facts.client = PyUnicode_AsUTF8AndSize(client, &size)
+        facts.client_size = size
+        facts.status = note.status or (self.response.status if self.connection.head_sent else CLIENT_GONE)
+        facts.sent = self.body_sent - min(left, self.body_sent)
+        facts.received = self.connection.body_received
+        facts.duration = df_fine_now() - note.began
+        facts.https = self.reactor.log.format.wants_scheme and self.scheme() == "https"
+        self.log_note = NULL
+        self.forwarded = None
+        try:
+            self.reactor.log.write(note, &facts)
+        finally:
+            self.reactor.give_note(note)
+        return 0
+
+    cdef uint64_t _body_left(self) noexcept:
+        """How much of the body, with what frames it, still waits here."""
+        cdef uint64_t left = self.out.size - self.out.start
+        if left == 0 and self.tail is None and self.file is None:
+            return 0
+        if self.tail is not None:
+            left += self.tail_size
+        if self.file is not None:
+            left += <uint64_t>self.file_left
+        return left + (self.after.size - self.after.start)
+
+    cdef int _tell(self, str text, tuple details) except -1:
+        """A line in the error log about what this client did: a bounded number of them, so that clients cannot fill a disk."""
+        if self.reactor.may_tell():
+            _logger.info(text, self.client_host() or "a client", *details)
         return 0
 
     cdef bint unsent(self) noexcept:
@@ -1152,6 +1202,8 @@ cdef class Channel:
             if exchange is not None:
                 exchange.drained()
         if self.response_done and not self.closed:
+            if self.log_note != NULL:
+                self._log_response()
             return self._response_left()
         return 0
 
@@ -1178,20 +1230,27 @@ cdef class Channel:
     cdef int answer_error(self, int status, const char* reason) except -1:
         if status != 500 and status != 504 and not self.closed and not self.response_done:   # which are the app's, and logged as such
             self.reactor.counters.refused += 1
-            _logger.info("%s: refused with %d: %s", self.client_host() or "a client", status, (<bytes>reason).decode("ascii"))
+            self._tell("%s: refused with %d: %s", (status, (<bytes>reason).decode("ascii")))
         return self._answer(status, reason, 0)
 
     cdef int _answer(self, int status, const char* reason, int retry_after) except -1:
         cdef Exchange exchange = self.exchange
+        cdef size_t at
         if self.closed or self.response_done:
             return 0
         if self.out.data == NULL:
             self.reactor.take_buffer(&self.out)
         elif self.response.status != 0:
             self.drop_head()
+        if self.reactor.log is not None and self.log_note == NULL:
+            self._note_refused()
         self._detach()
+        at = self.out.size
         if self.connection.write_error(&self.out, status, reason, retry_after) != WRITE_OK:
             return self.abort()
+        if self.log_note != NULL and self.reactor.log.format.wants_response:
+            self._note_response(at)
+        self.body_sent = 0 if self.connection.head_request else strlen(reason) + 1
         self.response.status = status
         self._finish_response()
         if exchange is not None:
@@ -1204,8 +1263,6 @@ cdef class Channel:
         cdef Exchange exchange = self.exchange
         if self.closed or self.response_done:
             return 0
-        if self.log_request != NULL:
-            self._log_response()
         # A FIN would look like the regular end of a body that runs until the close, and nothing may follow unsent bytes.
         if self.blocked or self.connection.framing == SEND_UNTIL_CLOSE:
             return self.abort()
@@ -1214,6 +1271,8 @@ cdef class Channel:
             return 0
         if self.blocked:
             return self.abort()
+        if self.log_note != NULL:
+            self._log_response()
         self.response_done = True
         disarm(&self.request_timer)
         self._linger()
@@ -1291,6 +1350,8 @@ cdef class Reactor:
         cdef int index
         for index in range(self.spare_count):
             free(self.spare[index])
+        for index in range(self.spare_note_count):
+            free(self.spare_notes[index])
 
     # ------------------------------------------------------------------ for the engines, from Python
 
@@ -1747,6 +1808,19 @@ cdef class Reactor:
         else:
             free_buffer(buffer)
 
+    cdef Note* take_note(self) noexcept:
+        if self.spare_note_count == 0:
+            return NULL
+        self.spare_note_count -= 1
+        return self.spare_notes[self.spare_note_count]
+
+    cdef void give_note(self, Note* note) noexcept:
+        if note.capacity == NOTE_CAPACITY and self.spare_note_count < SPARE_BLOCKS:
+            self.spare_notes[self.spare_note_count] = note
+            self.spare_note_count += 1
+        else:
+            free(note)
+
     # ------------------------------------------------------------------ connections come and go
 
     cdef int watch_listeners(self) except -1:
@@ -1790,6 +1864,25 @@ cdef class Reactor:
             self.complained = time
             _logger.warning("cannot accept connections for now: %s (%d are open)", reason, self.open_connections)
         return 0
+
+    cdef bint may_tell(self) except -1:
+        cdef int64_t time
+        cdef int64_t earned
+        if not _logger.isEnabledFor(logging.INFO):
+            return False
+        time = now()
+        earned = (time - self.told_at) // TELL_EVERY
+        if earned > 0:
+            self.told_left = <int>min(self.told_left + earned, <int64_t>TOLD_AT_ONCE)
+            self.told_at = time
+        if self.told_left == 0:
+            self.untold += 1
+            return False
+        self.told_left -= 1
+        if self.untold:
+            _logger.info("%d lines about clients were left out: there were too many", self.untold)
+            self.untold = 0
+        return True
 
     cdef int accept_from(self, Listener listener) except -1:
         """A burst of new connections. 1: there may be more."""
@@ -1889,7 +1982,7 @@ cdef class Reactor:
             channel = <Channel>oldest.owner
             if not channel.busy:
                 self.counters.handshakes_failed += 1
-                _logger.info("%s: TLS handshake failed: it took too long while many others waited", channel.client_host() or "a client")
+                channel._tell("%s: TLS handshake failed: it took too long while many others waited", ())
                 return channel.close()
         self.unwatch_listeners()
         self.accept_again = max(grace, now() + ACCEPT_PAUSE // 10)

@@ -151,6 +151,10 @@ class AsyncEngine:
         if reactor is not None:  # before it serves, the keeper has the endpoint that it will serve with
             reactor.use_tls(endpoint)
 
+    def reopen_logs(self) -> None:
+        """Opens the log files of this process anew, as after a rotation; from any thread or signal handler."""
+        engine.reopen_logs(self._access_log)
+
     async def serve(self) -> None:
         """Serves on the running loop, as a part of somebody else's program, until stop(), retire() or its cancellation."""
         self._loop = asyncio.get_running_loop()

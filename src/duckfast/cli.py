@@ -157,7 +157,7 @@ def _run(config: str | None, print_config: bool, check_config: bool, **given: An
             click.echo(printing.describe(reading.config, reading.origins), nl=False)
         if check_config or not print_config:
             identity.prepare(reading.config)
-            log.configure(reading.config.log_level)
+            log.configure(reading.config)
             for note in reading.notes:
                 log.log.warning(note)
         if check_config:

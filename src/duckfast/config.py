@@ -17,14 +17,18 @@ from .exceptions import ConfigError
 from .kinds import (
     KIB,
     MAX_PORT,
+    AccessLogFormat,
     Account,
+    AutoSwitch,
     BadItem,
     Choice,
     ContextSource,
     Count,
     Duration,
+    FieldName,
     HeaderField,
     Kind,
+    LogConfig,
     Many,
     Mode,
     Number,
@@ -40,6 +44,7 @@ from .kinds import (
     Variable,
     Verification,
 )
+from .logformat import FormatError
 
 ENVIRONMENT_PREFIX = "DUCKFAST_"
 FILE_VARIABLE = "DUCKFAST_CONFIG"  # names a file with settings, so it is none itself
@@ -87,6 +92,8 @@ class Setting:
         """The value in its own type. Raises ConfigError naming `source`, the place where the person wrote it."""
         try:
             return self.kind.read(value)
+        except FormatError as error:
+            raise ConfigError(f"{source}: {error}") from None
         except ValueError as error:
             seen = error.args[0] if isinstance(error, BadItem) else value
             raise ConfigError(f"{source} must be {self.kind.expects}; got {seen!r}{self._suggestion(seen)}") from None
@@ -459,7 +466,43 @@ class Config:
     log_level: str = setting(
         LOGS, Choice("critical", "error", "warning", "info", "debug", "trace"), "info", "Least level that is logged."
     )
-    access_log: bool = setting(LOGS, Switch(), True, "Write a line per request to standard output.")
+    log_file: str | None = setting(
+        LOGS,
+        Optional(Path(), "-"),
+        None,
+        "Append what the server says to this file. -: standard error.",
+        aliases=("--error-logfile", "--error-log"),
+    )
+    log_config: str | dict[str, Any] | None = setting(
+        LOGS,
+        Optional(LogConfig(), "none"),
+        None,
+        "Apply this logging configuration: a dict in TOML, JSON or YAML (by its suffix), or else an INI file.",
+    )
+    use_colors: bool | None = setting(
+        LOGS, AutoSwitch(), None, "Colour the log. auto: on a terminal, unless NO_COLOR is set."
+    )
+    access_log: bool = setting(LOGS, Switch(), True, "Write a line per request.")
+    access_log_file: str | None = setting(
+        LOGS,
+        Optional(Path(), "-"),
+        None,
+        "Append the lines of requests to this file. -: standard output.",
+        aliases=("--access-logfile",),
+    )
+    access_log_format: str = setting(
+        LOGS,
+        AccessLogFormat(),
+        "common",
+        "The lines of requests: common, combined, json, or a template with atoms such as %(h)s or %({user-agent}i)s.",
+        aliases=("--access-logformat", "--access-log-fmt"),
+    )
+    request_id_header: str | None = setting(
+        LOGS,
+        Optional(FieldName(), "off"),
+        "X-Request-ID",
+        "The field that brings the id of a request, for the access log. off: none.",
+    )
 
     limit_connections: int | None = setting(
         LIMITS,

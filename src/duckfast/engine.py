@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from duckfast import __version__, tls
+from duckfast import __version__, logformat, tls
+from duckfast import log as logs
 from duckfast._accesslog import AccessLog
 from duckfast._limits import Counters, Limits
+from duckfast._logformat import LogFormat
 from duckfast._reactor import Reactor, Service
 from duckfast._trust import Proxies
 from duckfast._writer import DefaultFields
+from duckfast.exceptions import ConfigError
+from duckfast.log import log
 
 if TYPE_CHECKING:
     import socket
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from duckfast._http1 import HTTP1Connection
     from duckfast.config import Config
 
-log = logging.getLogger("duckfast")
 
 MOST_SHOWN = 200  # characters of a path in a log
 
@@ -56,11 +58,35 @@ def make_limits(config: Config) -> Limits:
 
 
 def make_access_log(config: Config) -> AccessLog | None:
-    """Access lines to standard output, or nothing."""
-    if not config.access_log or sys.stdout is None:
+    """Access lines to where the settings say, and to a Python handler if one was set up for them; or nothing.
+
+    Raises ConfigError when the file cannot be opened.
+    """
+    if not config.access_log:
         return None
-    sys.stdout.flush()
-    return AccessLog(sys.stdout.fileno())
+    tell = logs.access_teller()
+    destination: int | str | None = config.access_log_file
+    if destination is None and tell is None and sys.stdout is not None:
+        sys.stdout.flush()
+        destination = sys.stdout.fileno()
+    if destination is None and tell is None:
+        return None
+    line = LogFormat(logformat.parse(config.access_log_format), config.request_id_header or "", tell is not None)
+    try:
+        return AccessLog(line, destination, tell)
+    except OSError as error:
+        raise ConfigError(f"the access log {destination!r} cannot be opened: {error.strerror}") from None
+
+
+def reopen_logs(access_log: AccessLog | None) -> None:
+    """Open every log file of this process anew, as after a rotation; from any thread. A file that cannot be stays in use."""
+    logs.reopen()
+    if access_log is None:
+        return
+    try:
+        access_log.reopen()
+    except OSError as error:
+        log.error("the access log %r cannot be opened again: %s", access_log.path, error.strerror)
 
 
 def tell_root_path(config: Config) -> None:
@@ -159,11 +185,11 @@ def make_proxies(config: Config) -> Proxies:
     )
 
 
-def make_reactor(service: Service | None, config: Config, log: AccessLog | None) -> Reactor:
+def make_reactor(service: Service | None, config: Config, access_log: AccessLog | None) -> Reactor:
     """A reactor of its own counters; without a service it needs serve() before start()."""
     defaults = DefaultFields(f"duckfast/{__version__}" if config.server_header else None, config.date_header, config.headers)
     return Reactor(
-        service, make_limits(config), Counters(), defaults, log, connection_class(config.http), make_proxies(config)
+        service, make_limits(config), Counters(), defaults, access_log, connection_class(config.http), make_proxies(config)
     )
 
 

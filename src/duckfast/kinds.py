@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from . import logformat
+
 KIB = 1024  # bytes
 SIZE_UNITS = {"": 1, "k": KIB, "m": KIB**2, "g": KIB**3}  # as nginx: powers of 1024
 UNIT_NAMES = {"": "bytes", "m": "MiB"}
@@ -214,6 +216,59 @@ class Mode(Choice):
 
     def read(self, value: object) -> str:
         return super().read(("off", self.on)[value] if isinstance(value, bool) else value)
+
+
+class AutoSwitch(Switch):
+    """A switch that nobody has touched is None: whoever reads it decides."""
+
+    expects = "true, false or auto"
+
+    def read(self, value: object) -> bool | None:  # type: ignore[override]
+        if value is None or (isinstance(value, str) and value.strip().lower() == "auto"):
+            return None
+        return super().read(value)
+
+    def show(self, value: Any) -> str:
+        return "auto" if value is None else super().show(value)
+
+
+class AccessLogFormat:
+    """The text of a format, once it is known to be one. Raises logformat.FormatError."""
+
+    metavar = "FORMAT"
+    expects = "common, combined, json or a template"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        logformat.parse(value)
+        return value
+
+    def show(self, value: Any) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class LogConfig(Path):
+    """The path of a logging configuration; in Python also the dict itself."""
+
+    expects: str = "a path (or in Python a dict for logging.config)"
+
+    def read(self, value: object) -> Any:
+        return dict(value) if isinstance(value, Mapping) else super().read(value)
+
+
+class FieldName:
+    metavar = "NAME"
+    expects = "the name of a header field"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not TOKEN.fullmatch(value):
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return str(value)
 
 
 class Number:

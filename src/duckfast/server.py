@@ -25,7 +25,7 @@ from . import log as logs
 from .config import Config
 from .exceptions import ConfigError, DuckfastError, ImportFailure
 from .log import log
-from .signals import StopSignals
+from .signals import REOPEN_SIGNAL, STOP_SIGNALS, StopSignals
 from .systemd import Notifier
 
 MOST_DESCRIPTORS = 1 << 16  # where the system sets no bound; nginx and Go raise theirs as well
@@ -45,6 +45,9 @@ class Engine(Protocol):
 
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests in progress."""
+
+    def reopen_logs(self) -> None:
+        """Open the log files of this process anew; safe from any thread and from a signal handler."""
 
 
 class LeftoversFound(DuckfastError):
@@ -77,11 +80,11 @@ class Server:
         """
         config = self.config
         identity.prepare(config)
-        logs.configure(config.log_level)
+        logs.configure(config)
         environment.apply(config)
         self._notifier = Notifier.take(os.environ)
         identity.set_title(config.name)
-        with StopSignals(self._on_signal) as signals, contextlib.suppress(StoppedBeforeServing):
+        with StopSignals(self._on_signal, (*STOP_SIGNALS, REOPEN_SIGNAL)) as signals, contextlib.suppress(StoppedBeforeServing):
             whom = identity.resolve(config)
             options = sockets.options(config, None if whom is None else whom.owner)
             listeners = sockets.bind_all(sockets.addresses(config), options)
@@ -130,6 +133,9 @@ class Server:
 
     def _on_signal(self, signum: int) -> None:
         name = signal.Signals(signum).name
+        if signum == REOPEN_SIGNAL:
+            self._reopen_logs()
+            return
         if self._signalled:
             log.warning("%s again: ending at once", name)
             flush_output()
@@ -142,6 +148,13 @@ class Server:
                  name, self.config.timeout_graceful_shutdown)
         self._notifier.stopping()
         self._engine.stop()
+
+    def _reopen_logs(self) -> None:
+        if self._engine is None:
+            logs.reopen()
+        else:
+            self._engine.reopen_logs()
+        log.info("%s: the log files were opened anew", REOPEN_SIGNAL.name)
 
 
 def load(config: Config, app: Callable[..., Any] | None = None) -> tuple[Callable[..., Any], Config]:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM of one process, each told once. Knows the signal module; refuses to know what a stop is.
+"""SIGINT, SIGTERM and others of one process, each told once. Knows the signal module; refuses to know what a stop is.
 
 Python runs a handler only when the main thread gets to it: a signal that arrives just before that thread goes to sleep in
 the kernel waits for whatever wakes it next, and some systems deliver signals to other threads. So a second thread listens
@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REOPEN_SIGNAL = signal.SIGUSR1  # as nginx and gunicorn: open the log files anew
 READ_SIZE = 64  # bytes; the interpreter writes one per signal
 END = b"\0"  # no signal has this number
 

@@ -40,12 +40,13 @@ from .listening import Listening
 from .log import log
 from .pulse import Pulses
 from .reloader import Reloader, summary
+from .signals import REOPEN_SIGNAL
 from .systemd import Notifier, give_descriptors
 
 STOP_GRACEFULLY = {signal.SIGTERM}
 STOP_QUICKLY = {signal.SIGINT, signal.SIGQUIT}
 HANDLED = STOP_GRACEFULLY | STOP_QUICKLY | {
-    signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD
+    signal.SIGHUP, REOPEN_SIGNAL, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD
 }  # fmt: skip
 
 BOOT_TRIES = 3  # workers that may die without a word before the first has ever been ready
@@ -126,7 +127,7 @@ class Supervisor:
     def run(self) -> None:
         """Serve until a stop signal. Only in the main thread. Raises a DuckfastError when the server cannot start, or go on."""
         identity.prepare(self.config)
-        logs.configure(self.config.log_level)
+        logs.configure(self.config)
         handed = Handover.take()
         self._notifier = Notifier.take(os.environ)
         identity.set_title(self.config.name, "supervisor")
@@ -522,10 +523,18 @@ class Supervisor:
             return
         elif signum == signal.SIGHUP:
             self._reload("SIGHUP")
+        elif signum == REOPEN_SIGNAL:
+            self._reopen_logs(signal_name(signum))
         elif signum == signal.SIGUSR2:
             self._upgrade("SIGUSR2")
         elif signum in (signal.SIGTTIN, signal.SIGTTOU):
             self._change_count(self._count + (1 if signum == signal.SIGTTIN else -1), signal_name(signum))
+
+    def _reopen_logs(self, why: str) -> None:
+        logs.reopen()
+        for child in self._workers:
+            child.line.say("reopen")
+        log.info("%s: the log files were opened anew", why)
 
     def _change_count(self, count: int, why: str) -> None:
         if count < 1 or self._before is not None:
@@ -603,7 +612,7 @@ class Supervisor:
         self._generation = self._generations
         self._failures = 0
         self._spawn_at = 0.0
-        logs.configure(config.log_level)
+        logs.configure(config)
         self._notifier.reloading()
         log.info("%s: starting %s anew, the old serve meanwhile", why, in_words(self._count))
 

@@ -1,6 +1,6 @@
 """One worker process, from the fork to its end. Knows an engine and the line to its supervisor; refuses to know its siblings.
 
-It is told by messages (retire, hurry, report) and by signals: SIGTERM stops it gracefully, SIGUSR2 writes every
+It is told by messages (retire, hurry, reopen, report) and by signals: SIGTERM stops it gracefully, SIGUSR2 writes every
 thread's stack to stderr even while the interpreter is stuck. When the line ends the supervisor is gone, and the worker
 stops too: it could never be replaced or stopped by anyone.
 """
@@ -23,7 +23,7 @@ from . import log as logs
 from . import server as servers
 from .exceptions import DuckfastError, ImportFailure
 from .log import log
-from .signals import StopSignals
+from .signals import REOPEN_SIGNAL, StopSignals
 
 if TYPE_CHECKING:
     from .config import Config
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 STACKS_SIGNAL = signal.SIGUSR2
 # Meant for the supervisor, though a terminal or an init system sends them to the whole group.
-IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, REOPEN_SIGNAL, signal.SIGTTIN, signal.SIGTTOU)
 RESIDENT_EVERY = 5.0  # seconds between looks at the resident memory
 BEATS_PER_TIMEOUT = 4  # a beat that is a little late is no reason for alarm
 MAX_BEAT_INTERVAL = 1.0  # seconds
@@ -146,9 +146,17 @@ class Worker:
             elif order == "hurry":
                 self._seconds = 0.0
                 os.kill(os.getpid(), signal.SIGTERM)  # so that an import ends as well
+            elif order == "reopen":
+                self._reopen_logs()
             elif order == "report":
                 self._report()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _reopen_logs(self) -> None:
+        if self._engine is None:
+            logs.reopen()
+        else:
+            self._engine.reopen_logs()
 
     def _report(self) -> None:
         """What a worker that hangs is doing. This needs the interpreter; the supervisor has a signal for when that is stuck."""

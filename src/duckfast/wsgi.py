@@ -253,3 +253,7 @@ class ThreadEngine:
         for crew in self._crews:
             crew.retire(self._config.timeout_graceful_shutdown)
         self._news.put(ENDING)
+
+    def reopen_logs(self) -> None:
+        """Opens the log files of this process anew, as after a rotation; from any thread or signal handler."""
+        engine.reopen_logs(self._log)
