@@ -6,6 +6,7 @@ A sanitizer or a debug build adds its own: reads beside a buffer, moves outside 
 from __future__ import annotations
 
 import ipaddress
+import json
 import random
 import re
 import zlib
@@ -21,9 +22,11 @@ from duckfast._forwarded import Forwarded
 from duckfast._forwarded import read as read_forwarded
 from duckfast._http1 import Probe
 from duckfast._httptools import HttptoolsConnection
+from duckfast._logformat import LogFormat
 from duckfast._proxy_protocol import parse as parse_proxy_header
 from duckfast._trust import Proxies
 from duckfast.engine import BELIEVED_FIELDS
+from duckfast.logformat import parse
 
 STATUSES = {400, 413, 414, 417, 431, 501, 505}
 CONTROLS = set(range(32)) - {9} | {127}
@@ -258,11 +261,36 @@ def check_believed(told: Forwarded | None) -> None:
         assert not {".", ".."} & set(told.prefix.split("/"))
 
 
+TEMPLATE = '%(h)s %(u)s %(t)s "%(r)s" "%(R)s" "%(U)s?%(q)s" %(H)s %(b)s "%({host}i)s" "%({x}i)s" "%({x}o)s" %(request_id)s'
+FORMATS = [LogFormat(parse(text), "X-Request-ID") for text in ("common", "combined", "json", TEMPLATE, "%(R)j %(u)j %({x}o)j")]
+KEYS = json.loads(FORMATS[2].line(b"GET / HTTP/1.0\r\n\r\n") or b"").keys()
+
+
+def check_access_lines(data: bytes) -> None:
+    """Whatever a client sends, its request is one line of printable ASCII, and JSON has the keys of the format."""
+    head = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nX: " + data.replace(b"\n", b"") + b"\r\n\r\n"
+    for log_format in FORMATS:
+        for request, refused in ((data, True), (head, False)):
+            try:
+                line = log_format.line(request, refused=refused, client=data[:40], response=response, sent=len(data))
+            except ValueError:
+                assert not refused
+                continue
+            assert line is not None and line.endswith(b"\n") and line[:-1].isascii() and line[:-1].decode().isprintable()
+            if log_format is FORMATS[2]:
+                assert json.loads(line).keys() == KEYS
+            room = zlib.crc32(data) % (len(line) + 200)
+            written = log_format.line(request, refused=refused, client=data[:40], response=response, room=room)
+            assert written is None or len(written) <= room
+
+
 HARNESSES: dict[str, Callable[[bytes], None]] = {
     "requests": check_requests,
     "memory": check_memory,
     "llhttp": check_llhttp,
     "responses": check_responses,
+    "access-lines": check_access_lines,
     "proxy-protocol": check_proxy_protocol,
     "forwarded": check_forwarded,
 }
