@@ -671,7 +671,7 @@ cdef class Channel:
         in_time = time - exchange.since - self.client_time < self.reactor.limits.request_time
         if self.busy:
             desk = exchange.desk_in_app()
-            in_time = in_time or desk is None   # its thread works for us right now
+            in_time = in_time or desk is None or self.transport.working   # its thread works for us right now
         if in_time or self.client_since:
             return self.reactor.move_deadline(arm(&self.reactor.overtime_timers, &self.request_timer))
         return self._end_overdue(exchange, desk)
@@ -731,6 +731,8 @@ cdef class Channel:
             return self.close()
         if self._is_idle():
             return self._linger()
+        if self.transport.working:
+            return 0   # its thread will soon be done with it; what it does not finish is reset a moment later
         return self.abort()
 
     cdef bint _is_idle(self) noexcept:

@@ -456,10 +456,14 @@ cdef class MemoryTransport(TLSTransport):
     # ------------------------------------------------------------------ verbs
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil:
+        cdef Py_ssize_t count
         if self.ended:
             return receive(self.fd, data, size)
         with gil:
-            return self._read(data, size)
+            self.working = True
+            count = self._read(data, size)
+            self.working = False
+        return count
 
     cdef Py_ssize_t _read(self, char* data, size_t size) noexcept:
         cdef size_t total = 0
@@ -498,10 +502,14 @@ cdef class MemoryTransport(TLSTransport):
         return total
 
     cdef Py_ssize_t send(self, const char* data, size_t size, bint more) noexcept nogil:
+        cdef Py_ssize_t count
         if self.ended:
             return -EPIPE
         with gil:
-            return self._write(data, size, more)
+            self.working = True
+            count = self._write(data, size, more)
+            self.working = False
+        return count
 
     cdef Py_ssize_t _write(self, const char* data, size_t size, bint more) noexcept:
         cdef Py_ssize_t count

@@ -15,6 +15,7 @@ cdef class Transport:
     cdef uint8_t write_wants_read     # the last send goes on when the socket is readable
     cdef uint8_t unread               # recv() has something left although the socket is empty
     cdef uint8_t shutdown_due         # shutdown() goes on when the socket is writable
+    cdef uint8_t working              # a verb is under way that lets other threads run: nobody else may touch this connection
 
     cdef Py_ssize_t recv(self, char* data, size_t size) noexcept nogil          # 0: the peer has sent its last byte
     cdef Py_ssize_t peek(self, char* data, size_t size) noexcept nogil          # the raw bytes that wait, which stay where they are
