@@ -81,7 +81,8 @@ def website(tmp_path: Path) -> Path:
 def start(serve: Serve, website: Path) -> Serve:
     def starting(interface: str, *options: str) -> ServerProcess:
         # Two files of the same size and second must not be taken for the same: no bytecode is kept.
-        return serve(f"website:{interface}", "--log-level", "debug", *options, cwd=website, env={"PYTHONDONTWRITEBYTECODE": "1"})
+        arguments = ["--log-level", "debug", "--timeout-keep-alive", "60", *options]
+        return serve(f"website:{interface}", *arguments, cwd=website, env={"PYTHONDONTWRITEBYTECODE": "1"})
 
     return starting
 
