@@ -119,7 +119,8 @@ _fill()
 # Writing -------------------------------------------------------------------------------------------------------------
 
 cdef char* _put(char* out, const char* data, size_t size) noexcept nogil:
-    memcpy(out, data, size)
+    if size != 0:   # the span of what never came has no address
+        memcpy(out, data, size)
     return out + size
 
 
