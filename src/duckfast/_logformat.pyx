@@ -574,7 +574,8 @@ cdef class LogFormat:
         note = self._new(size, NULL)
         if note == NULL:
             return NULL
-        _put(<char*>self._bytes(note), line, size)
+        if size:   # else there may be no line at all
+            _put(<char*>self._bytes(note), line, size)
         line = self._bytes(note)
         note.line_size = <uint32_t>size
         note.method.size = note.path.size = note.query.size = note.protocol.size = -1
