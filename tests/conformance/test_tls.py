@@ -13,7 +13,7 @@ from support.authority import Authority
 from support.client import fetch
 from support.probe import Probe, literal
 from support.process import ServerProcess
-from support.wire import DEADLINE, Wire, eventually, request
+from support.wire import DEADLINE, Wire, request
 
 APPS = Path(__file__).parent / "apps"
 WAYS = [("asgi", "descriptor"), ("asgi", "memory"), ("wsgi", "descriptor"), ("wsgi", "memory")]
@@ -278,16 +278,18 @@ def test_key_update_of_tls_1_3_is_answered(secure: Probe) -> None:
         wait_for(b"after the update")
 
 
-def test_handshakes_that_are_broken_off_leave_nothing(secure: Probe) -> None:
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_handshakes_that_are_broken_off_leave_nothing(authority: Authority, way: tuple[str, str]) -> None:
     """Every way of leaving, many times; then connections are what they were."""
     hello = client_hello()
-    for number in range(60):
-        sock = socket.create_connection((secure.server.host, secure.server.port), DEADLINE)
-        if number % 3:
-            sock.sendall(hello[: 20 if number % 3 == 1 else len(hello)])
-        sock.close()
-    assert fetch_over(secure) == 200
-    assert secure.server.stderr_text().count("TLS handshake failed: the client left") >= 1
+    with start(authority, way) as server:
+        for number in range(60):
+            sock = socket.create_connection((server.host, server.port), DEADLINE)
+            if number % 3:
+                sock.sendall(hello[: 20 if number % 3 == 1 else len(hello)])
+            sock.close()
+        server.wait_for_stderr("TLS handshake failed: the client left")
+        assert fetch_over(Probe(server, interface=way[0], tls=authority.client())) == 200
 
 
 def client_hello() -> bytes:
@@ -310,11 +312,13 @@ def test_plain_http_is_told_to_use_https(secure: Probe) -> None:
         wire.expect_clean_end()
 
 
-def test_what_is_neither_is_closed(secure: Probe) -> None:
-    with Wire(secure.address) as wire:
-        wire.send(b"\x00\x01\x02\x03 nothing that anybody speaks")
-        wire.read_rest()
-    secure.server.wait_for_stderr("TLS handshake failed: wrong version number")
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_what_is_neither_is_closed(authority: Authority, way: tuple[str, str]) -> None:
+    with start(authority, way) as server:  # of its own: after many failures in a short time such lines are left out
+        with Wire((server.host, server.port)) as wire:
+            wire.send(b"\x00\x01\x02\x03 nothing that anybody speaks")
+            wire.read_rest()
+        server.wait_for_stderr("TLS handshake failed: wrong version number")
 
 
 def test_a_handshake_has_a_deadline(authority: Authority) -> None:
@@ -361,7 +365,7 @@ def test_memory_does_not_grow_with_connections(authority: Authority) -> None:
                     sock.recv(1)
 
         leave_in_the_middle(200)
-        eventually(lambda: server.stderr_text().count("the client left") + server.stderr_text().count("reset") >= 150)
+        assert fetch(server.url, headers={"X-Scenario": "echo"}).status == 200  # behind all of them, on the one thread
         before = resident()
         leave_in_the_middle(600)
         assert fetch(server.url, headers={"X-Scenario": "echo"}).status == 200
