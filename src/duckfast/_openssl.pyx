@@ -37,6 +37,8 @@ cdef extern from *:
     #define MSG_MORE 0
     #endif
 
+    #define DF_SESSION_ID "duckfast"   /* what a session is good for: this server */
+
     /* result, name, arguments: every function that must be there */
     #define DF_FUNCTIONS(F) \\
         F(void *, SSL_new, (void *context)) \\
@@ -44,6 +46,7 @@ cdef extern from *:
         F(void, SSL_set_bio, (void *ssl, void *read, void *write)) \\
         F(void, SSL_set_accept_state, (void *ssl)) \\
         F(void, SSL_set_read_ahead, (void *ssl, int yes)) \\
+        F(int, SSL_set_session_id_context, (void *ssl, const unsigned char *name, unsigned int size)) \\
         F(uint64_t, SSL_set_options, (void *ssl, uint64_t options)) \\
         F(long, SSL_ctrl, (void *ssl, int command, long number, void *pointer)) \\
         F(int, SSL_do_handshake, (void *ssl)) \\
@@ -198,6 +201,9 @@ cdef extern from *:
         df_api.SSL_set_bio(ssl, bio, bio);
         df_api.SSL_set_accept_state(ssl);
         df_api.SSL_set_read_ahead(ssl, 1);
+        /* Without one no session is resumed where client certificates are asked for. Pythons before 3.13 give it to the context,
+           later ones to each connection. */
+        df_api.SSL_set_session_id_context(ssl, (const unsigned char *)DF_SESSION_ID, sizeof DF_SESSION_ID);
         df_api.SSL_ctrl(ssl, DF_CTRL_MODE, DF_MODES, NULL);
         df_api.SSL_set_options(ssl, DF_NO_RENEGOTIATION);
         return 0;
