@@ -180,18 +180,10 @@ class Server:
         return self._process.wait(60)
 
 
-def reloads(server: Server, count: int) -> None:
+def renew(server: Server, signum: int, count: int) -> None:
     for _ in range(count):
         since = server.mark()
-        server.signal(signal.SIGHUP)
-        server.wait_for("the old retire", since)
-        server.wait_for("has ended", since, 2)
-
-
-def upgrades(server: Server, count: int) -> None:
-    for _ in range(count):
-        since = server.mark()
-        server.signal(signal.SIGUSR2)
+        server.signal(signum)
         server.wait_for("the old retire", since)
         server.wait_for("has ended", since, 2)
 
@@ -238,8 +230,10 @@ def trial(duckfast: str, interface: str, tls: bool, what: str, count: int, optio
         try:
             if what == "kill":
                 victims = list(kills(server, count))
+            elif what == "recycle":
+                recycles(server, count)
             else:
-                {"reload": reloads, "upgrade": upgrades, "recycle": recycles}[what](server, count)
+                renew(server, signal.SIGHUP if what == "reload" else signal.SIGUSR2, count)
         finally:
             clients.stop()
             code = server.stop()

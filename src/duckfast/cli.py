@@ -17,7 +17,7 @@ from .exceptions import ConfigError, DuckfastError
 from .kinds import Many, Mode, Switch
 from .processes import serve
 from .server import check, tell
-from .sources import COMMAND_LINE, Layer, Sources
+from .sources import COMMAND_LINE, Layer, Sources, reload
 
 PROGRAM = "duckfast"
 MAX_HELP_WIDTH = 110  # columns; longer lines are hard to read
@@ -166,7 +166,7 @@ def _run(config: str | None, print_config: bool, check_config: bool, **given: An
         tell(error)
         sys.exit(error.exit_code)
     if not (print_config or check_config):
-        sys.exit(serve(reading.config, lambda: sources.read().config))
+        sys.exit(serve(reading.config, lambda: reload(sources)))
 
 
 COMMAND = Command(
