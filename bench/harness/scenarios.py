@@ -48,7 +48,7 @@ class Scenario:
         return Expected(self.answer, len(self.answer), self.chunked)
 
 
-# What duckfast promises, CPU per request as a multiple of nginx's. An eager task (3.12) spares ASGI a loop iteration.
+# What duckfast promises, CPU per request as a multiple of nginx's. Tasks cost less from 3.12.
 LIMITS = {
     "wsgi-hello": 1.10,
     "wsgi-browser": 1.20,

@@ -39,6 +39,14 @@ cdef class ApplicationCall:
     cdef int end(self, object error) except -1
 
 
+@cython.final
+cdef class FirstStep:
+    cdef object step              # None but between the making of a task and its first step
+    cdef object context
+
+    cdef int take(self, object task, object loop, bint now) except -1
+
+
 cdef class Backlog:
     # Of one connection whose applications went on after their responses.
     cdef int running              # how many of them
@@ -50,7 +58,8 @@ cdef class ASGIService(Service):
     cdef object _app
     cdef ScopeBuilder _scopes
     cdef bint _raise_on_disconnect
-    cdef bint _eager              # tasks take their first step at once: 3.12 and later
+    cdef bint _eager              # tasks take their first step at once by themselves: 3.12 and later
+    cdef FirstStep _first_step    # how they do before; None: not at all
     cdef dict _task_keywords
     cdef object _loop
     cdef object _create_future

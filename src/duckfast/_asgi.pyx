@@ -52,8 +52,19 @@ cdef extern from "Python.h":
         return Py_REFCNT(task) == 1 && weak != NULL && weak->wr_next == NULL &&
                (attributes == NULL || *attributes == NULL || PyDict_GET_SIZE(*attributes) == 0);
     }
+    /* A task begins with its loop, as every FutureObj does in CPython's _asynciomodule.c. Proved before it is relied on. */
+    static PyObject *duckfast_loop_of(PyObject *task) { return *(PyObject **)((char *)task + sizeof(PyObject)); }
+    static void duckfast_set_loop(PyObject *task, PyObject *loop) {
+        PyObject **place = (PyObject **)((char *)task + sizeof(PyObject));
+        PyObject *before = *place;
+        Py_INCREF(loop);
+        *place = loop;
+        Py_XDECREF(before);
+    }
     #else
     static int duckfast_is_ours_alone(PyObject *task) { return 0; }
+    static PyObject *duckfast_loop_of(PyObject *task) { return NULL; }
+    static void duckfast_set_loop(PyObject *task, PyObject *loop) {}
     #endif
     /* A bound method without the search for its name. */
     static PyObject *duckfast_bind(PyObject *method, PyObject *self) {
@@ -70,6 +81,10 @@ cdef extern from "Python.h":
     void duckfast_set_steps(PyTypeObject* type, sendfunc send, iternextfunc next)
     object duckfast_bind(object method, object self)
     bint duckfast_is_ours_alone(PyObject* task)
+    PyObject* duckfast_loop_of(PyObject* task)
+    void duckfast_set_loop(PyObject* task, object loop)
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
 
 cdef size_t HIGH_WATER = 64 * 1024   # bytes of body that wait for receive() before reading stops; asyncio streams 64 K
 cdef int MOST_RETIRED = 64           # finished tasks kept for reuse: as many as requests usually run at a time
@@ -393,6 +408,54 @@ cdef object _call_application(ASGIExchange exchange):
     return method(returned)
 
 
+@cython.final
+cdef class FirstStep:
+    """Eager tasks before 3.12: stands in for the loop while a task is made, and keeps the step that the loop would take soon."""
+
+    @cython.binding(False)
+    def get_debug(self):
+        return False
+
+    @cython.binding(False)
+    def call_soon(self, step, context=None):
+        self.step = step
+        self.context = context
+
+    cdef int take(self, object task, object loop, bint now) except -1:
+        """Gives a new task its loop, and takes the step in the task's context: now, or as the loop would have."""
+        step, context = self.step, self.context
+        self.step = self.context = None
+        duckfast_set_loop(<PyObject*>task, loop)
+        if not now:
+            loop.call_soon(step, context=context)
+            return 0
+        PyContext_Enter(context)
+        try:
+            step()
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+
+cdef FirstStep _make_first_step(object loop):
+    """None where tasks start eagerly by themselves, the loop wants to see every call, or a task is not what we take it for."""
+    cdef FirstStep first = FirstStep.__new__(FirstStep)
+    cdef object task
+    if sys.version_info >= (3, 12) or getattr(_Task, "__module__", "") != "_asyncio" or loop.get_debug():
+        return None
+    task = _Task(_nothing(), loop=first)
+    if duckfast_loop_of(<PyObject*>task) != <PyObject*>first or first.step is None or first.context is None:
+        task._log_destroy_pending = False
+        return None
+    first.take(task, first, True)   # the loop itself is in the middle of another task
+    duckfast_set_loop(<PyObject*>task, loop)
+    return first if task.done() and task.get_loop() is loop else None
+
+
+async def _nothing():
+    pass
+
+
 duckfast_set_steps(<PyTypeObject*>Waiting, <sendfunc>_send_waiting, <iternextfunc>_next_waiting)
 duckfast_set_steps(<PyTypeObject*>ApplicationCall, <sendfunc>_send_call, <iternextfunc>_next_call)
 # So that create_task(receive()), and the task of every request, take them for what they are.
@@ -422,7 +485,8 @@ cdef class ASGIService(Service):
         self._scopes = ScopeBuilder(root_path, root_path_mode, state, "2.5" if raise_on_disconnect else "2.3")
         self._eager = sys.version_info >= (3, 12)
         # A name given once spares the task from making its own.
-        self._task_keywords = {"loop": loop, "name": "duckfast-request"}
+        self._first_step = _make_first_step(loop)
+        self._task_keywords = {"loop": self._first_step or loop, "name": "duckfast-request"}
         if self._eager:
             self._task_keywords["eager_start"] = True
         if not self._eager and getattr(_Task, "__module__", "") == "_asyncio":
@@ -465,7 +529,13 @@ cdef class ASGIService(Service):
         """The loop's timer: a deadline may have passed."""
         self._timer = None
         self.release_retired()
-        self.reactor.tick(self._desk)
+        self._ticking = True
+        try:
+            self.reactor.tick(self._desk)
+        finally:
+            self._ticking = False
+        if len(self._unflushed) != 0:
+            self.flush_all()
         self.set_timer()
 
     cdef int flush_later(self, Channel channel) except -1:
@@ -534,6 +604,8 @@ cdef class ASGIService(Service):
             if call.next is not None:
                 call.next.previous = call
             self._first = call
+            if self._first_step is not None:
+                self._first_step.take(task, self._loop, self._ticking)
         return 0
 
     cdef void release_retired(self) noexcept:

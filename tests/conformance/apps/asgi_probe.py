@@ -778,6 +778,17 @@ async def timeout_without_await(exchange: Exchange) -> None:
     await exchange.answer((first is not None, first is second))
 
 
+_turns: list[None] = []
+
+
+@scenario
+async def count_turns_of_the_loop(exchange: Exchange) -> None:
+    """How many of the callbacks that these requests asked for have run: those of one tick see the same number."""
+    seen = len(_turns)
+    asyncio.get_running_loop().call_soon(_turns.append, None)
+    await exchange.answer(seen)
+
+
 @scenario
 async def loop_name(exchange: Exchange) -> None:
     await exchange.answer(type(asyncio.get_running_loop()).__module__)
