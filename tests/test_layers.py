@@ -22,7 +22,7 @@ LAYERS = {
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {
         "sockets", "listening", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",
-        "pulse", "control", "handover",
+        "pulse", "control", "handover", "loops",
     },
     "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "signals", "worker", "supervisor", "reloader", "processes"},

@@ -232,6 +232,9 @@ class AsyncEngine:
             if self._stop_requested and not reactor.stopping:  # while retiring
                 reactor.drain(desk)
                 deadline = loop.time() + limit
+            if self._patience < limit:  # another stop()
+                limit = self._patience
+                deadline = min(deadline, loop.time() + limit)
         reactor.empty_line()
         if service.running:
             log.warning("%d requests did not end within %gs and are cancelled", len(service.running), limit)

@@ -28,7 +28,7 @@ def serve(config: Config, reread: Callable[[], Config] | None = None) -> int:
 
             Supervisor(config, reread, daemon).run()
         else:
-            Server(config, daemon).run()
+            Server(config, ready=None if daemon is None else daemon.ready).run()
     except DuckfastError as error:
         tell(error)
         code = error.exit_code

@@ -15,7 +15,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REOPEN_SIGNAL = signal.SIGUSR1  # as nginx and gunicorn: open the log files anew
@@ -97,6 +100,22 @@ class StopSignals:
         # Outside of the lock: telling may need locks that the main thread holds while it waits for this one.
         if is_new:
             self._tell(signum)
+
+
+@contextlib.contextmanager
+def loop_signals(loop: asyncio.AbstractEventLoop, tell: Tell, signals: Iterable[signal.Signals] = STOP_SIGNALS) -> Iterator[None]:
+    """Calls `tell(signum)` on a running loop for each of the signals. Raises RuntimeError outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signals reach the main thread alone; stop the server by its stop() here")
+    previous = {signum: signal.getsignal(signum) for signum in signals}
+    try:
+        for signum in previous:
+            loop.add_signal_handler(signum, tell, signum)
+        yield
+    finally:
+        for signum, handler in previous.items():
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
 _entered: set[StopSignals] = set()
