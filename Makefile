@@ -11,6 +11,7 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests
 SECONDS ?= 60
+CASES ?= *
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP_INSTALL = -m pip install --quiet
@@ -26,7 +27,7 @@ REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.re
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-debug test-sanitize coverage annotate docs dist bench bench-check fuzz lint clean
+.PHONY: help run build test test-debug test-sanitize coverage annotate docs dist bench bench-check fuzz autobahn lint clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +89,9 @@ bench-check: .venv/.installed ## instructions per request against the committed 
 fuzz: .venv-debug/.installed .venv-debug/.test-extra ## random bytes against the debug build for SECONDS (default 60)
 	.venv-debug/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
+autobahn: .venv/.installed .venv-autobahn/.runner ## Autobahn's 517 websocket cases, plain and TLS (CASES='1.*,7.*' picks)
+	.venv-autobahn/bin/python tests/autobahn/run.py --cases '$(CASES)' $(ARGS)
+
 lint: .venv/.installed .venv/.test-extra .venv/.lint-tools ## ruff, and strict types on the Python modules
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -98,6 +102,11 @@ clean: ## remove everything that was built, the environments included
 	rm -f src/duckfast/*.so
 
 # Environments ---------------------------------------------------------------------------------------------------
+
+.venv-autobahn/.runner: tests/autobahn/requirements.txt
+	$(PYTHON) -m venv --clear .venv-autobahn
+	.venv-autobahn/bin/python $(PIP_INSTALL) --requirement $<
+	touch $@
 
 # $(1) environment, $(2) its build variant, $(3) the switch for it
 define environment
