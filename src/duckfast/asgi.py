@@ -231,6 +231,7 @@ class AsyncEngine:
             await asyncio.sleep(DRAIN_LOOK)
             if self._stop_requested and not reactor.stopping:  # while retiring
                 reactor.drain(desk)
+                limit = self._patience
                 deadline = loop.time() + limit
             if self._patience < limit:  # another stop()
                 limit = self._patience
