@@ -26,7 +26,9 @@ LAYERS = {
     },
     "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "signals", "worker", "supervisor", "reloader", "processes"},
-    "doors": {"__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks"},
+    "doors": {
+        "__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks", "testing", "pytest_plugin",
+    },
 }
 GROUPS = list(LAYERS)
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
