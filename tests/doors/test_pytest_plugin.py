@@ -8,11 +8,13 @@ from pathlib import Path
 
 from support.process import DEADLINE, clean_environment
 
+UNNEEDED = ("cacheprovider", "hypothesispytest", "anyio", "timeout")  # plugins, of which some take seconds to load
+
 
 def run_pytest(folder: Path, tests: str, *options: str) -> str:
     """The output of a run over one file of tests, which ends with a line such as `2 passed in 0.11s`."""
     (folder / "test_site.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", *options, *(f"-pno:{name}" for name in UNNEEDED)]
     environment = clean_environment({"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""})
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     return done.stdout + done.stderr
