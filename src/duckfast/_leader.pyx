@@ -306,7 +306,15 @@ cdef class Crew:
                     df_reclaim(state)
                     self.leader = desk
                     self._stand_in()
-                    self._lead(desk)
+                    try:
+                        self._lead(desk)
+                    except Exception as error:
+                        # A defect, ours or the system's, and nobody would poll any more. It ends here, where it is seen.
+                        _logger.critical("the engine cannot go on", exc_info=error)
+                        self.leader = None
+                        if self.failure is not None:
+                            self.finish()   # not even an orderly end is possible
+                        self.give_up(error)
                     continue
                 with nogil:
                     role = df_follow(state)
@@ -478,6 +486,7 @@ cdef class Crew:
         return True
 
     cdef int give_up(self, object failure) except -1:
-        self.failure = failure
+        if self.failure is None:
+            self.failure = failure
         self.stop(0)
         return 0

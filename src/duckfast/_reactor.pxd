@@ -323,6 +323,7 @@ cdef class Reactor:
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1
     cdef int pause_accepting(self, object reason) except -1
     cdef int watch_listeners(self) except -1
+    cdef int watch_again(self) except -1
     cdef int unwatch_listeners(self) except -1
     cdef int accept_the_rest(self) except -1
     cdef int pass_mark(self) except -1

@@ -42,7 +42,7 @@ from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve,
 from duckfast._http1 import HTTP1Connection as _OwnConnection
 
 cdef extern from "<errno.h>":
-    enum: EAGAIN, EWOULDBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED, EPERM, EPROTO
+    enum: EAGAIN, EWOULDBLOCK, EINTR, ECONNABORTED, EPERM, EPROTO
 
 cdef extern from *:
     """
@@ -1755,7 +1755,7 @@ cdef class Reactor:
         cdef uint8_t deadline
         if self.accept_again and time >= self.accept_again:
             self.accept_again = 0
-            self.watch_listeners()
+            self.watch_again()
         for deadline in range(HEAD_DEADLINE, HANDSHAKE_DEADLINE + 1):
             while True:
                 timer = first_due(self.timers_of(deadline), time)
@@ -1899,10 +1899,14 @@ cdef class Reactor:
                 return 0
             fd = accept_connection(listener.fd, &family, address, &port)
             if fd >= 0:
-                self.accept_one(listener, fd, family, address, port)
+                try:
+                    self.accept_one(listener, fd, family, address, port)
+                except (OSError, MemoryError) as error:   # no memory, or the kernel watches no more: that peer sees an end
+                    self.pause_accepting(error)
+                    return 0
             elif fd == -EAGAIN or fd == -EWOULDBLOCK:
                 return 0
-            elif fd == -ECONNABORTED or fd == -EPERM or fd == -EPROTO:
+            elif fd == -EINTR or fd == -ECONNABORTED or fd == -EPERM or fd == -EPROTO:
                 continue   # that one peer is gone or filtered; the next may be fine
             else:
                 self.pause_accepting(os.strerror(-fd))
@@ -1910,13 +1914,13 @@ cdef class Reactor:
         return 1
 
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
+        # First of all something that closes the descriptor when there is no memory for the rest.
+        cdef Transport transport = Transport.__new__(Transport, fd) if listener.tls is None else listener.tls.new_transport(fd)
         cdef Channel channel = Channel.__new__(Channel)
         channel.reactor = self
         channel.listener = listener
-        if listener.tls is None:
-            channel.transport = Transport.__new__(Transport, fd)
-        else:
-            channel.transport = listener.tls.new_transport(fd)
+        channel.transport = transport
+        if listener.tls is not None:
             channel.security = SHAKING_HANDS
         channel.connection = self.connection_class(self.limits, self.defaults)
         channel.family = AF_UNIX if listener.is_unix else family
@@ -1969,7 +1973,14 @@ cdef class Reactor:
             and self.handshakes < self.limits.handshakes
         ):
             self.accept_again = 0
+            self.watch_again()
+        return 0
+
+    cdef int watch_again(self) except -1:
+        try:
             self.watch_listeners()
+        except OSError as error:
+            self.pause_accepting(error)
         return 0
 
     cdef int make_room(self) except -1:
