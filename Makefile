@@ -92,9 +92,13 @@ fuzz: .venv-debug/.installed .venv-debug/.test-extra ## random bytes against the
 autobahn: .venv/.installed .venv-autobahn/.runner ## Autobahn's 517 websocket cases, plain and TLS (CASES='1.*,7.*' picks)
 	.venv-autobahn/bin/python tests/autobahn/run.py --cases '$(CASES)' $(ARGS)
 
-lint: .venv/.installed .venv/.test-extra .venv/.lint-tools ## ruff, and strict types on the Python modules
+# A stub promises what Python code may use; what else a compiled module holds is for other compiled modules, and stays out of it.
+# That a class cannot share its bases with another such class is true of every cdef class, and worth no decorator on each.
+COMPILED = $(patsubst src/duckfast/%.pyx,duckfast.%,$(wildcard src/duckfast/*.pyx))
+lint: .venv/.installed .venv/.test-extra .venv/.lint-tools ## ruff, strict types on the Python modules, and stubs against compiled modules
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/python -m mypy.stubtest --concise --ignore-missing-stub --ignore-disjoint-bases $(COMPILED)
 
 clean: ## remove everything that was built, the environments included
 	rm -rf build dist .venv .venv-* src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,7 +1,7 @@
 """Access lines, collected off the request's path and written in batches."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from duckfast._logformat import LogFormat
 
@@ -9,12 +9,12 @@ class AccessLog:
     format: LogFormat
     path: str | None
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         format: LogFormat,
         destination: int | str | None,
         tell: Callable[[str, dict[str, Any]], None] | None = None,
-    ) -> None:
+    ) -> Self:
         """destination: a descriptor that stays the caller's, a path, or None for nowhere but tell(). Raises OSError."""
 
     def start(self) -> None:

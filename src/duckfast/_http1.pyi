@@ -1,7 +1,7 @@
 """The state of one HTTP/1.x byte stream, and a door to it for tests, fuzzers and tools."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from duckfast._limits import Limits
 from duckfast._writer import DefaultFields
@@ -23,7 +23,7 @@ class HTTP1Connection:
     head_sent: bool
     closing: bool
 
-    def __init__(self, limits: Limits, defaults: DefaultFields) -> None: ...
+    def __new__(cls, limits: Limits, defaults: DefaultFields) -> Self: ...
 
 class Probe:
     """A connection as Python sees it: bytes in, events as tuples out."""
@@ -36,7 +36,7 @@ class Probe:
     writing: str
     framing: str
 
-    def __init__(self, connection: HTTP1Connection) -> None: ...
+    def __new__(cls, connection: HTTP1Connection) -> Self: ...
     def feed(self, data: bytes) -> None: ...
     def feed_eof(self) -> None: ...
     def settle(self) -> None: ...

@@ -1,6 +1,7 @@
 """Adaptive leadership of the threads that serve one reactor."""
 
 from collections.abc import Callable
+from typing import Self
 
 from duckfast._reactor import Reactor
 
@@ -10,9 +11,9 @@ class Crew:
     threads: int
     failure: BaseException | None
 
-    def __init__(
-        self, reactor: Reactor, limit: int, spawn: Callable[[], None], drained: Callable[[], None]
-    ) -> None: ...
+    def __new__(
+        cls, reactor: Reactor, limit: int, spawn: Callable[[], None], drained: Callable[[], None]
+    ) -> Self: ...
     def enlist(self) -> None:
         """Count the calling thread in, before its work()."""
 

@@ -3,8 +3,8 @@
 class Limits:
     def __init__(
         self,
-        *,
         request_line: int = 8190,
+        *,
         field_line: int = 8190,
         fields: int = 100,
         head: int = 65536,
@@ -25,7 +25,6 @@ class Limits:
     ) -> None: ...
 
 class Counters:
-    def __init__(self) -> None: ...
     def snapshot(self) -> dict[str, int]:
         """The counters by name, as `totals()` sums them."""
 

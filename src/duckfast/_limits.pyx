@@ -52,7 +52,7 @@ cdef class Limits:
 cdef class Counters:
     """What one reactor has seen since it started. Written by the thread that owns the reactor, read by anyone."""
 
-    def __init__(self):
+    def __cinit__(self):
         _counters.add(self)
 
     def snapshot(self) -> dict[str, int]:

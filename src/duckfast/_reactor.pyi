@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from typing import Self
 
 from duckfast._accesslog import AccessLog
 from duckfast._http1 import HTTP1Connection
@@ -16,7 +17,7 @@ class Service:
 class Desk:
     """The scratch memory of one thread."""
 
-    def __init__(self, limits: Limits) -> None: ...
+    def __new__(cls, limits: Limits) -> Self: ...
 
 class Reactor:
     limits: Limits

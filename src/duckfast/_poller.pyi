@@ -1,0 +1,1 @@
+"""epoll and kqueue for compiled code; nothing here is for Python."""

@@ -1,0 +1,1 @@
+"""The ASGI scope of a request for compiled code; nothing here is for Python."""
