@@ -31,7 +31,7 @@ cdef class ApplicationCall:
     cdef ASGIExchange exchange            # None once the application has ended
     cdef object coroutine                 # None before the first step
     cdef object task                      # None in the first step of an eager task
-    cdef ApplicationCall previous, next   # in the service's list of calls with a task
+    cdef ApplicationCall previous, next   # in the service's list
 
     cdef int step(self, object value, PyObject** result) except -1
     cdef int returned(self, object value) except -1

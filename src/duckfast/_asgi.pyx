@@ -298,7 +298,7 @@ cdef class ApplicationCall:
             if service._retired is not None and error is None and len(service._retired) < MOST_RETIRED:
                 service._retired.append(self.task)
             self.task = None
-            service.forget(self)
+        service.forget(self)
         try:
             exchange.application_ended(error)
         finally:
@@ -593,17 +593,21 @@ cdef class ASGIService(Service):
         # writes to: exchanges begin in tick() only, and an ended backlog starts the next through the loop.
         cdef ApplicationCall call = ApplicationCall.__new__(ApplicationCall)
         call.exchange = exchange
+        call.next = self._first
+        if call.next is not None:
+            call.next.previous = call
+        self._first = call
         task = self.take_task()
-        if task is not None:
-            (<PyTypeObject*>_Task).tp_init(task, (call,), self._task_keywords)
-        else:
-            task = PyObject_Call(_Task, (call,), self._task_keywords)
+        try:
+            if task is not None:
+                (<PyTypeObject*>_Task).tp_init(task, (call,), self._task_keywords)
+            else:
+                task = PyObject_Call(_Task, (call,), self._task_keywords)
+        except BaseException:
+            self.forget(call)
+            raise
         if call.exchange is not None:   # else it ran to its end in the first step
             call.task = task
-            call.next = self._first
-            if call.next is not None:
-                call.next.previous = call
-            self._first = call
             if self._first_step is not None:
                 self._first_step.take(task, self._loop, self._ticking)
         return 0
@@ -638,7 +642,8 @@ cdef class ASGIService(Service):
         tasks = []
         call = self._first
         while call is not None:
-            tasks.append(call.task)
+            if call.task is not None:
+                tasks.append(call.task)
             call = call.next
         return tasks
 
