@@ -19,8 +19,8 @@ PIP_INSTALL = -m pip install --quiet
 # A changed interpreter makes a new environment: its version is part of the stamp's name.
 PYTHON_TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], getattr(sys, "abiflags", "")))' 2>/dev/null)
 # The folder itself is listed too: removing a file changes it.
-SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE src/duckfast $(wildcard src/duckfast/*.py src/duckfast/*.pyx src/duckfast/*.pxd \
-	src/duckfast/*.pyi src/duckfast/*.h src/duckfast/py.typed)
+SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE src/duckfast $(wildcard src/duckfast/*/ src/duckfast/*.py src/duckfast/*.pyx \
+	src/duckfast/*.pxd src/duckfast/*.pyi src/duckfast/*.h src/duckfast/py.typed src/duckfast/*/*.py)
 # Prints one list of requirements of pyproject.toml, a line each.
 REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.reduce(dict.get, sys.argv[1:], tomllib.load(open('pyproject.toml', 'rb'))), sep='\n')"
 
@@ -125,7 +125,7 @@ $(1)/.python-$(PYTHON_TAG):
 # Built in the tree with the environment's own Cython, so only what changed is built again. The Python files
 # that an earlier build copied go first, or a removed module would live on in every later install.
 $(1)/.installed: $(1)/.python-$(PYTHON_TAG) $(SOURCES)
-	rm -f build/$(2)/lib*/duckfast/*.py
+	rm -f build/$(2)/lib*/duckfast/*.py build/$(2)/lib*/duckfast/*/*.py
 	$(3) $(1)/bin/python $(PIP_INSTALL) --no-build-isolation .
 	touch $$@
 

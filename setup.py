@@ -36,6 +36,7 @@ MODULES = [
     "_transport",
     "_openssl",
     "_tls",
+    "_client",
     "_accesslog",
     "_reactor",
     "_leader",

@@ -18,7 +18,7 @@ LAYERS = {
         "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
     },
     "connection": {"_http1", "_httptools", "_websocket"},
-    "I/O": {"_poller", "_transport", "_openssl", "_tls", "_accesslog", "_reactor", "_leader"},
+    "I/O": {"_poller", "_transport", "_openssl", "_tls", "_client", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {
         "sockets", "listening", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",
@@ -27,7 +27,7 @@ LAYERS = {
     "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "signals", "worker", "supervisor", "reloader", "processes"},
     "doors": {
-        "__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks", "testing", "pytest_plugin",
+        "__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks", "testing", "pytest_plugin", "contrib",
     },
 }
 GROUPS = list(LAYERS)
@@ -39,12 +39,23 @@ WORDS_OF_THE_PACKAGE = {"__version__"}
 MAX_LINES = 550  # near 500: what a person still reads in one sitting
 REASON = re.compile(r"\b(long|longer|lines|one file|whole)\b.*\bbecause\b", re.IGNORECASE | re.DOTALL)
 
-SOURCES = sorted(path for path in PACKAGE.iterdir() if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
+SOURCES = sorted(path for path in PACKAGE.rglob("*.*") if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
 CYTHON = [path for path in SOURCES if path.suffix in {".pyx", ".pxd"}]
 
 
 def names(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths]
+    return [str(path.relative_to(PACKAGE)) for path in paths]
+
+
+def module_of(path: Path) -> str:
+    """`wsgi`, or `httpd.server` and `httpd` for what is in a package within ours."""
+    parts = [*path.relative_to(PACKAGE).parent.parts, path.stem]
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def rank(module: str) -> int:
+    """A package within ours is in one group, whole."""
+    return RANK[module.partition(".")[0]]
 
 
 def code_lines(text: str) -> Iterator[str]:
@@ -80,7 +91,9 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
                 continue
             source = found["source"]
             if source.startswith("."):
-                source = "duckfast" + source if source != "." else "duckfast"
+                package = ["duckfast", *path.relative_to(PACKAGE).parent.parts]
+                above = len(source) - len(source.lstrip(".")) - 1
+                source = ".".join([*package[: len(package) - above], *filter(None, [source.lstrip(".")])])
             for name in found["names"].strip("() ").split(","):
                 if name.strip():
                     yield source, name.split()[0]
@@ -94,12 +107,16 @@ def uses(path: Path) -> set[str]:
         if package != "duckfast":
             continue
         if module:
-            found.add(module)
+            whole = f"{module}.{name}"
+            found.add(whole if whole in MODULES else module)
         elif name in RANK:
             found.add(name)
         elif name not in WORDS_OF_THE_PACKAGE:
             found.add("__init__")
-    return found - {path.stem}
+    return found - {module_of(path)}
+
+
+MODULES = {module_of(path) for path in SOURCES}
 
 
 def docstring(path: Path) -> str:
@@ -112,21 +129,21 @@ def docstring(path: Path) -> str:
 
 
 def test_every_module_belongs_to_a_layer() -> None:
-    homeless = {path.stem for path in SOURCES} - RANK.keys()
+    homeless = {module.partition(".")[0] for module in MODULES} - RANK.keys()
     assert not homeless, f"add to LAYERS, in the group whose words they may use: {sorted(homeless)}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=names(SOURCES))
 def test_module_imports_only_downwards(path: Path) -> None:
-    own = RANK[path.stem]
-    upwards = {f"{module} ({GROUPS[RANK[module]]})" for module in uses(path) if RANK.get(module, len(RANK)) > own}
+    own = rank(module_of(path))
+    upwards = {f"{module} ({GROUPS[rank(module)]})" for module in uses(path) if rank(module) > own}
     assert not upwards, f"{path.name} is in the group {GROUPS[own]!r} and imports from above: {sorted(upwards)}"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    graph = {module: set[str]() for module in RANK}
+    graph = {module: set[str]() for module in MODULES}
     for path in SOURCES:
-        graph[path.stem] |= uses(path)
+        graph[module_of(path)] |= uses(path)
     while leaves := {module for module, used in graph.items() if not used & graph.keys()}:
         graph = {module: used for module, used in graph.items() if module not in leaves}
     assert not graph, f"these import each other: {sorted(graph)}"

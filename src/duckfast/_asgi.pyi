@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from duckfast._client import ClientSocket
 from duckfast._reactor import Desk, Reactor, Service
+
+class ASGIExchange:
+    def take(self, status: int = 0, into: ClientSocket | None = None) -> ClientSocket:
+        """Take the connection, open, out of the server, for an app that answers on it by itself; on the loop.
+
+        What is sent after it is ignored. status: what the access log is told; 0: there is no line. Raises OSError when the
+        response has begun, or the client has left.
+        """
 
 class ASGIService(Service):
     reactor: Reactor

@@ -27,6 +27,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memcpy, memset
 from libc.stdint cimport int64_t
 
+from duckfast._client cimport ClientSocket
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._http1 cimport SEND_CHUNKED
 from duckfast._parser cimport Head
@@ -860,6 +861,22 @@ cdef class ASGIExchange(Exchange):
         if self.response != RESPONDED and self.service._raise_on_disconnect:
             raise ClientDisconnected("the client has left")
         return READY
+
+    def take(self, int status=0, ClientSocket into=None) -> ClientSocket:
+        """Takes the connection, open, out of the server, for an app that answers on it by itself; on the loop.
+
+        What is sent here is ignored then. status: what the access log is told (101: another protocol); 0: there is no line.
+        Raises OSError when the response has begun, or the client has left.
+        """
+        cdef ClientSocket client = into if into is not None else ClientSocket.__new__(ClientSocket)
+        cdef Channel channel = self.channel
+        if channel is None:
+            raise OSError(errno.ENOTCONN, "the request is over, or the client has left")
+        channel.take(client, status)
+        self.response = RESPONDED
+        self.served_by = channel
+        _wake(self.receivers)
+        return client
 
     cdef bint must_wait(self) except -1:
         if self.channel is None:

@@ -97,6 +97,7 @@ cdef class HTTP1Connection:
     # Copies what is unread into memory of its own, so that the lent window may be reused; frees it when all is read. -1: no memory.
     cdef int settle(self) noexcept nogil
     cdef size_t unread(self) noexcept nogil          # bytes in the window not consumed yet
+    cdef bytes take_unread(self)                     # those bytes; nothing is read here any more
     # The bytes of a head that is incomplete, or that has just been refused; 0: none that could be shown. Dead as a head's spans.
     cdef size_t unfinished_head(self, const char** data) noexcept nogil
     cdef bint between_requests(self) noexcept nogil  # no byte of a head has arrived (empty lines do not count)

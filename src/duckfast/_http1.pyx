@@ -162,6 +162,12 @@ cdef class HTTP1Connection:
     cdef size_t unread(self) noexcept nogil:
         return self._window_size - self._position
 
+    cdef bytes take_unread(self):
+        cdef bytes unread = PyBytes_FromStringAndSize(self._window + self._position, self.unread()) if self.unread() else b""
+        self._position = self._window_size
+        self.settle()
+        return unread
+
     cdef size_t unfinished_head(self, const char** data) noexcept nogil:
         cdef size_t at
         if self._reading == READ_HEAD:

@@ -10,6 +10,8 @@ cdef class Crew:
     cdef void* _state               # the C side: what is read and written without the GIL
     cdef readonly int limit         # threads at most
     cdef readonly int threads       # threads now
+    cdef bint enlisted              # its thread is somebody's own, and cannot be replaced
+    cdef int staying                # threads that do not leave for lack of work
     cdef bint watched               # somebody is awake while the leader is in the app
     cdef bint retiring              # asked to
     cdef bint stopping              # asked to
@@ -25,6 +27,7 @@ cdef class Crew:
     cdef int enter_app(self, Desk desk) except -1     # around every stretch of app code
     cdef bint leave_app(self, Desk desk) except -1    # whether the call was a long one
     cdef bint may_hold_back(self, Desk desk, int fd) noexcept   # what is sent to fd now: the watch pushes it if the app is slow to go on
+    cdef int release(self, Desk desk) except -1       # the app on this thread is in no request any more: it may stay for hours
     cdef int give_up(self, object failure) except -1  # the app wants the process to end
     cdef int _lead(self, Desk desk) except -1
     cdef int _keep_up(self, Desk desk, int64_t time) except -1

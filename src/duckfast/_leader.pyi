@@ -14,6 +14,9 @@ class Crew:
     def __new__(
         cls, reactor: Reactor, limit: int, spawn: Callable[[], None], drained: Callable[[], None]
     ) -> Self: ...
+    def keep(self, threads: int) -> None:
+        """Have so many threads stay for good, instead of going when they have had nothing to do for a minute."""
+
     def enlist(self) -> None:
         """Count the calling thread in, before its work()."""
 

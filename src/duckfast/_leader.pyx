@@ -281,8 +281,13 @@ cdef class Crew:
     def __dealloc__(self):
         df_crew_free(<df_crew*>self._state)
 
+    def keep(self, int threads) -> None:
+        """Has so many threads stay for good, instead of going when they have had nothing to do for a minute."""
+        self.staying = threads
+
     def enlist(self) -> None:
         """Counts the calling thread as one of the crew: it will call work() itself."""
+        self.enlisted = True
         self.threads += 1
 
     def hire(self) -> None:
@@ -301,7 +306,7 @@ cdef class Crew:
         cdef df_crew* state = <df_crew*>self._state
         self.desks.append(desk)
         try:
-            while not self.finished:
+            while not self.finished and self.threads <= self.limit:
                 if self.leader is None:
                     df_reclaim(state)
                     self.leader = desk
@@ -323,7 +328,7 @@ cdef class Crew:
                     df_push_held(state)   # once more: from here on the old leader's blocks leave one by one
                     df_leave(state)
                     self.leader = None   # taken at the top of the loop
-                elif role == DF_RETIRE or role == DF_STOP:
+                elif role == DF_STOP or role == DF_RETIRE and self.threads > self.staying:
                     break
         finally:
             self.threads -= 1
@@ -388,6 +393,8 @@ cdef class Crew:
         cdef Reactor reactor = self.reactor
         if time >= reactor.beat_at:
             reactor.beat(time)
+        if reactor.arrived:
+            reactor.take_in()
         reactor.expire(desk, time)
         if self.retiring or self.stopping:
             self._go_on_ending(desk, time)
@@ -402,7 +409,7 @@ cdef class Crew:
             reactor.retire()
         if accepted:
             self._drained()
-        if reactor.open_connections and time < self.deadline:
+        if (reactor.open_connections or len(reactor.outside)) and time < self.deadline:
             return 0
         if not self.parting:
             self.parting = True
@@ -476,6 +483,9 @@ cdef class Crew:
             long_call = df_crew_now() - desk.entered >= DF_WATCH
             desk.entered = 0
             self.blocked += (long_call - self.blocked) * LEARN
+        if desk.released:
+            desk.released = False
+            self.threads += 1   # one too many, perhaps: then work() ends it
         return long_call
 
     cdef bint may_hold_back(self, Desk desk, int fd) noexcept:
@@ -484,6 +494,16 @@ cdef class Crew:
             return False
         df_hold_back(<df_crew*>self._state, fd)
         return True
+
+    cdef int release(self, Desk desk) except -1:
+        if self.enlisted or desk.released:
+            return 0
+        desk.released = True
+        self.threads -= 1
+        if self.leader is desk:
+            self.leader = None
+            df_vacate(<df_crew*>self._state)
+        return self._stand_in()
 
     cdef int give_up(self, object failure) except -1:
         if self.failure is None:

@@ -89,6 +89,8 @@ cdef extern from *:
     static int df_watch_shared(int poller, int fd, void *owner) { return df_watch_level(poller, fd, owner); }
     static int df_unwatch(int poller, int fd) {
         struct kevent change;
+        EV_SET(&change, fd, EVFILT_WRITE, EV_DELETE, 0, 0, NULL);
+        kevent(poller, &change, 1, NULL, 0, NULL);   /* a listener has none */
         EV_SET(&change, fd, EVFILT_READ, EV_DELETE, 0, 0, NULL);
         return kevent(poller, &change, 1, NULL, 0, NULL);
     }

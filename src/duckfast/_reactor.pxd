@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from duckfast._accesslog cimport AccessLog
+from duckfast._client cimport ClientSocket, Outside
 from duckfast._forwarded cimport Forwarded
 from duckfast._http1 cimport FAILED, Event, HTTP1Connection
 from duckfast._limits cimport Counters, Limits
@@ -28,6 +29,7 @@ cdef class Desk:
     cdef Head* head
     cdef int64_t entered      # when this thread gave the leadership up for an app call; 0: it did not
     cdef Exchange exchange    # whose app code this thread is in
+    cdef bint released        # this thread does not count in its crew, until it comes back out of the app
     cdef bint bereft          # the channel that this thread was handling has been taken from it meanwhile
 
 
@@ -183,11 +185,13 @@ cdef class Channel:
     cdef int drain(self, Desk desk) except -1
     cdef int request_due(self, int64_t time) except -1
     cdef int part(self) except -1
+    cdef int take(self, ClientSocket taken, int status) except -1   # the connection leaves, open; status: for the access log
     cdef int close(self) except -1
     cdef int abort(self) except -1
     cdef int lost(self) except -1
 
     # --- its own
+    cdef int _divert(self, object to) except -1
     cdef int _find_server(self) except -1
     cdef bint _drainable(self) noexcept
     cdef int _answer(self, int status, const char* reason, int retry_after) except -1
@@ -196,6 +200,8 @@ cdef class Channel:
     cdef int _end_overdue(self, Exchange exchange, Desk desk) except -1
     cdef bint _is_idle(self) noexcept
     cdef bint _is_last_response(self) noexcept
+    cdef int _leave(self, Exchange exchange) except -1
+    cdef int _release(self) except -1
     cdef uint32_t _uncross(self, uint32_t ready) noexcept
     cdef bint _shake_hands(self, Desk desk) except -1
     cdef int _end_handshake(self) except -1
@@ -235,6 +241,7 @@ cdef class Listener:
     cdef readonly object port         # int, or None
     cdef readonly bint wildcard       # bound to every address: each connection asks for its own
     cdef readonly bint is_unix
+    cdef readonly bint accepts        # False: its connections are given to the reactor
     cdef bint watched
     cdef TLSEndpoint tls              # None: plain
     cdef object template              # the service's own: what every request of this listener begins with
@@ -293,6 +300,13 @@ cdef class Reactor:
     cdef int64_t busy_complained      # when refusing was last logged
     cdef object on_stuck              # called when a thread stays behind in an app that took too long
     cdef TimerList handshake_timers
+    cdef object on_connected          # each is called with a ClientSocket that leaves here; None: it stays ...
+    cdef object on_idle               # ... when it waits for its next request
+    cdef object on_timed_out          # ... when its request head has not come in time
+    cdef object arrivals              # deque of what give() was called with and take_in() has not seen yet
+    cdef bint arrived                 # there may be some
+    cdef bint over                    # abort() was called: nobody takes in any more
+    cdef Outside outside              # the connections that have left
     cdef char* spare[32]              # output blocks not in use, the warmest last
     cdef int spare_count
     cdef Note* spare_notes[32]        # likewise of requests whose access line is written
@@ -332,4 +346,9 @@ cdef class Reactor:
     cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1
     cdef int resume_accepting(self) except -1
+    cdef int take_in(self) except -1                     # what give() has brought
+    cdef int _take_in_client(self, ClientSocket client, bint idle) except -1
+    cdef int _take_in_socket(self, object sock) except -1
+    cdef Channel _new_channel(self, Listener listener, Transport transport, int family, uint8_t* address, uint16_t port)
+    cdef int _enter(self, Channel channel) except -1
     cdef int make_room(self) except -1

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Self
 
 from duckfast._accesslog import AccessLog
+from duckfast._client import ClientSocket
 from duckfast._http1 import HTTP1Connection
 from duckfast._limits import Counters, Limits
 from duckfast._tls import TLSEndpoint
@@ -26,6 +27,7 @@ class Reactor:
     stopping: bool
     open_connections: int
     handshakes: int
+    connections_outside: int
     deadline_moved: bool
 
     def __init__(
@@ -38,8 +40,28 @@ class Reactor:
         connection_class: type[HTTP1Connection] | None = None,
         proxies: Proxies | None = None,
     ) -> None: ...
-    def add_listener(self, socket: socket.socket, scheme: str = "http", tls: TLSEndpoint | None = None) -> None:
-        """Accept from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
+    def add_listener(
+        self, socket: socket.socket, scheme: str = "http", tls: TLSEndpoint | None = None, accepts: bool = True
+    ) -> None:
+        """Accept from this listening, non-blocking socket once start() is called. The socket stays the caller's.
+
+        accepts: False for a socket whose connections somebody else accepts, and gives to us.
+        """
+
+    def divert(
+        self,
+        connected: Callable[[ClientSocket], None] | None = None,
+        idle: Callable[[ClientSocket], None] | None = None,
+        timed_out: Callable[[ClientSocket], None] | None = None,
+    ) -> None:
+        """Have connections leave, open, with a call on the thread that handles events: new ones, those that wait for their next
+        request, those whose request head did not come in time. None of the calls may block; give() brings a connection back.
+        """
+
+    def give(self, connection: ClientSocket | socket.socket, idle: bool = False) -> bool:
+        """Serve a connection that comes from elsewhere, from any thread: a ClientSocket as it is, or a socket.socket that has
+        just been accepted. It is empty afterwards. False, and the connection is closed: the reactor is over.
+        """
 
     def use_tls(self, tls: TLSEndpoint) -> None:
         """Make connections from now on with this. The caller keeps the previous one until nobody can be about to use it."""

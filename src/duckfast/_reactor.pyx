@@ -8,11 +8,13 @@ Threads: everything here runs with the GIL (or on the one thread that owns the r
 channel belongs to the thread that handles it: others add to its pending bits and go on.
 """
 
+import collections
 import errno
 import logging
 import os
 import socket as _socket
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc
@@ -35,7 +37,7 @@ from duckfast._poller cimport (
 from duckfast._tls cimport (
     HANDSHAKE_DONE, HANDSHAKE_FAILED, HANDSHAKE_GOES_ON, HANDSHAKE_PLAIN, Handshake, TLSTransport,
 )
-from duckfast._transport cimport accept_connection, iovec, local_address, wait_ready
+from duckfast._transport cimport accept_connection, iovec, local_address, peer_address, wait_ready
 from duckfast._trust cimport Proxies, describe_address
 from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve, write_field, write_status
 
@@ -298,6 +300,8 @@ cdef class Channel:
             self.reactor.set_deadline(self, HEAD_DEADLINE)
             if self.reactor.stopping:
                 self.connection.close_after_response()
+            if self.reactor.on_connected is not None:
+                return self._divert(self.reactor.on_connected)
             return True
         if outcome == HANDSHAKE_FAILED:
             self._fail_handshake()
@@ -469,7 +473,7 @@ cdef class Channel:
                     return False
             elif event == NEED_DATA:
                 self._await_bytes()
-                return True
+                return not self.closed
             elif event == DATA:
                 exchange = self.exchange
                 if exchange is not None:
@@ -488,6 +492,8 @@ cdef class Channel:
         if self.connection.between_requests():
             # A fresh connection keeps the head deadline it was accepted with, or the one that drain() has given it.
             if self.deadline != HEAD_DEADLINE and self.deadline != KEEP_ALIVE_DEADLINE and self.deadline != PARTING_DEADLINE:
+                if self.reactor.on_idle is not None and not self.reactor.retiring:
+                    return 0 if self.readable else self._divert(self.reactor.on_idle)
                 self.reactor.set_deadline(self, KEEP_ALIVE_DEADLINE)
         elif self.exchange is None and not self.response_done:
             if self.deadline != HEAD_DEADLINE:
@@ -631,6 +637,8 @@ cdef class Channel:
             self.reactor.counters.handshakes_failed += 1
             self._tell("%s: TLS handshake failed: it took too long", ())
             self.close()
+        elif deadline == HEAD_DEADLINE and self.reactor.on_timed_out is not None:
+            self._divert(self.reactor.on_timed_out)
         elif deadline == HEAD_DEADLINE and not self.connection.between_requests():
             self.answer_error(408, b"the request head took too long")
         elif deadline == BODY_DEADLINE and not self.connection.head_sent:
@@ -771,12 +779,62 @@ cdef class Channel:
                 return self.close()
         return 0
 
+    cdef int take(self, ClientSocket taken, int status) except -1:
+        """Lets go of the connection without ending it: `taken` has it now, with the bytes that were read and not used.
+
+        status: the response's for the access log, 101 for another protocol; 0: there is no line. Raises OSError when it is too late.
+        """
+        cdef Exchange exchange = self.exchange
+        cdef Transport transport = self.transport
+        if self.closed or self.lingering or self.blocked or self.connection.head_sent:
+            raise OSError(errno.ENOTCONN, "the client has left, or its response has begun")
+        self.reactor.poller.unwatch(transport.fd)
+        if self.log_note != NULL:
+            if status:
+                self.log_note.status = status
+                self._log_response()
+            else:
+                self.reactor.give_note(self.log_note)
+                self.log_note = NULL
+        taken.fill(transport, self.connection.take_unread(), self.listener, self.security == SECURE)
+        taken.family = self.family
+        memcpy(taken.address, self.address, 16)
+        taken.port = self.port
+        self.reactor.outside.enter(taken, status == 101)
+        self.transport = Transport.__new__(Transport, -1)
+        self._leave(exchange)
+        self._release()
+        if exchange is not None:
+            exchange.channel = None
+        return 0
+
+    cdef int _divert(self, object to) except -1:
+        """Takes the connection to somebody who asked for it."""
+        cdef ClientSocket taken = ClientSocket.__new__(ClientSocket)
+        self.take(taken, 0)
+        try:
+            to(taken)
+        except Exception:
+            _logger.exception("a connection was ended: its hook could not be called")
+            taken.close()
+        return 0
+
     cdef int close(self) except -1:
         cdef Exchange exchange = self.exchange
         if self.closed:
             return 0
         if self.log_note != NULL:   # before what was not sent is forgotten
             self._log_response()
+        self._leave(exchange)
+        self.transport.close()
+        self._release()
+        if exchange is not None:
+            exchange.channel = None
+            exchange.disconnected()
+        return 0
+
+    cdef int _leave(self, Exchange exchange) except -1:
+        """Nothing happens to this connection any more."""
         self.closed = True
         self.exchange = None
         if self.security == SHAKING_HANDS:
@@ -788,18 +846,15 @@ cdef class Channel:
         if exchange is not None and exchange.place != OUTSIDE and exchange.place != INSIDE:
             self.reactor.leave(exchange)
         self.deadline = NO_DEADLINE
-        self.reactor.poller.forget(<void*>self)
-        self.transport.close()
+        return self.reactor.poller.forget(<void*>self)
+
+    cdef int _release(self) except -1:
         self.reactor.give_buffer(&self.out)
         free_buffer(&self.after)
         self.tail = None
         self.file = None
         self.blocked = False
-        self.reactor.forget_channel(self)
-        if exchange is not None:
-            exchange.channel = None
-            exchange.disconnected()
-        return 0
+        return self.reactor.forget_channel(self)
 
     cdef int abort(self) except -1:
         """Ends the connection with a reset: whatever the peer has of this response, it cannot take it for whole."""
@@ -1219,6 +1274,8 @@ cdef class Channel:
             return 0   # handle() is on the way and goes on by itself
         if self.connection.request_complete and not self.readable and not self.peer_finished and self.connection.unread() == 0:
             if self._turn():
+                if self.reactor.on_idle is not None and not self.reactor.retiring:
+                    return self._divert(self.reactor.on_idle)
                 self.reactor.set_deadline(self, KEEP_ALIVE_DEADLINE)
             return 0
         return self.reactor.queue(self)
@@ -1285,8 +1342,9 @@ cdef class Channel:
 
 
 cdef class Listener:
-    def __cinit__(self, socket, str scheme, TLSEndpoint tls=None):
+    def __cinit__(self, socket, str scheme, TLSEndpoint tls=None, bint accepts=True):
         self.tls = tls
+        self.accepts = accepts
         name = socket.getsockname()
         self.socket = socket
         self.fd = socket.fileno()
@@ -1333,6 +1391,8 @@ cdef class Reactor:
         self.proxies = proxies or Proxies()
         self.poller = Poller()
         self.listeners = []
+        self.arrivals = collections.deque()
+        self.outside = Outside(self.wake)
         self.promised = INT64_MAX
         self.beat_at = self.beat_interval = INT64_MAX
         self.sleeping = True
@@ -1357,9 +1417,52 @@ cdef class Reactor:
 
     # ------------------------------------------------------------------ for the engines, from Python
 
-    def add_listener(self, socket, str scheme="http", TLSEndpoint tls=None) -> None:
-        """Accepts from this listening, non-blocking socket once start() is called. The socket stays the caller's."""
-        self.listeners.append(Listener(socket, scheme, tls))
+    def add_listener(self, socket, str scheme="http", TLSEndpoint tls=None, bint accepts=True) -> None:
+        """Accepts from this listening, non-blocking socket once start() is called. The socket stays the caller's.
+
+        accepts: False for a socket whose connections somebody else accepts, and gives to us.
+        """
+        self.listeners.append(Listener(socket, scheme, tls, accepts))
+
+    def divert(self, connected=None, idle=None, timed_out=None) -> None:
+        """Has connections leave, open, as a ClientSocket that is the argument of a call on the thread that handles events.
+
+        connected: those that are new (in TLS: once the handshake is done); idle: those that wait for their next request;
+        timed_out: those whose request head did not come in time. None of the calls may block; give() brings a connection back.
+        """
+        self.on_connected = connected
+        self.on_idle = idle
+        self.on_timed_out = timed_out
+
+    def give(self, connection, bint idle=False) -> bool:
+        """Serves a connection that comes from elsewhere, from any thread: a ClientSocket as it is, or a socket.socket that has just
+        been accepted, with the handshake of the first listener still to be done. It is empty afterwards.
+
+        idle: the client may keep it waiting as it may between two requests. False, and the connection is closed: the reactor is over.
+        Raises OSError for one that is closed.
+        """
+        if not self.listeners:
+            raise RuntimeError("a reactor serves connections as those of a listener; it has none")
+        if isinstance(connection, ClientSocket):
+            connection = (<ClientSocket>connection).move()
+        else:
+            connection = _socket.socket(fileno=connection.detach())
+        self.arrivals.append((connection, idle))
+        self.arrived = True
+        self.wake()
+        if self.over:
+            self._turn_away()
+            return False
+        return True
+
+    def _turn_away(self) -> None:
+        while self.arrivals:
+            self.arrivals.popleft()[0].close()
+
+    @property
+    def connections_outside(self) -> int:
+        """How many connections have left and are open."""
+        return len(self.outside)
 
     def use_tls(self, TLSEndpoint tls not None) -> None:
         """Makes connections from now on with this; those that there are go on with what they have. From any thread.
@@ -1390,6 +1493,8 @@ cdef class Reactor:
         self.sleeping = False
         try:
             self.poller.look()
+            if self.arrived:
+                self.take_in()
             while True:
                 channel = self.take_ready(&ready)
                 if channel is None:
@@ -1418,6 +1523,7 @@ cdef class Reactor:
             self.retiring = True
             self.accept_the_rest()
         self.stopping = self.ending = True
+        self.outside.interrupt(False)   # who speaks another protocol would never end by himself
         channel = self.first
         while channel is not None:
             following = channel.next
@@ -1503,8 +1609,11 @@ cdef class Reactor:
         self.on_mark = on_mark
 
     def abort(self) -> None:
-        """Resets every connection that is left."""
+        """Resets every connection that is left, and ends those that are elsewhere."""
         cdef Channel channel
+        self.over = True
+        self._turn_away()
+        self.outside.interrupt(True)
         while self.first is not None:
             channel = self.first   # ours while it goes: the list holds the only other reference
             channel.abort()
@@ -1830,7 +1939,7 @@ cdef class Reactor:
         if self.retiring:
             return 0
         for listener in self.listeners:
-            if not listener.watched:
+            if not listener.watched and listener.accepts:
                 self.poller.watch_listener(listener.fd, <void*>listener)
                 listener.watched = True
         self.accepting = True
@@ -1852,7 +1961,7 @@ cdef class Reactor:
         cdef Listener listener
         cdef int turn
         for listener in self.listeners:
-            for turn in range(LAST_ACCEPTS):
+            for turn in range(LAST_ACCEPTS if listener.accepts else 0):
                 if self.accept_from(listener) == 0:
                     break
         return 0
@@ -1916,23 +2025,40 @@ cdef class Reactor:
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
         # First of all something that closes the descriptor when there is no memory for the rest.
         cdef Transport transport = Transport.__new__(Transport, fd) if listener.tls is None else listener.tls.new_transport(fd)
+        cdef Channel channel = self._new_channel(listener, transport, family, address, port)
+        if listener.tls is not None:
+            channel.security = SHAKING_HANDS
+        channel.proxy_due = self.proxies.versions != 0
+        if channel.proxy_due and not self.proxies.relays.trusts(channel.family, channel.address):
+            channel._refuse_proxy(b"this peer is not one that may speak the PROXY protocol (--proxy-allow-from)")
+            return 0   # with the channel goes its descriptor
+        self._enter(channel)
+        if listener.tls is None:
+            self.set_deadline(channel, HEAD_DEADLINE)
+            if self.on_connected is not None and not channel.proxy_due:
+                channel._divert(self.on_connected)
+        else:
+            self.set_deadline(channel, HANDSHAKE_DEADLINE)
+            self.handshakes += 1
+            if self.handshakes >= self.limits.handshakes:
+                self.make_room()
+        return 0
+
+    cdef Channel _new_channel(self, Listener listener, Transport transport, int family, uint8_t* address, uint16_t port):
         cdef Channel channel = Channel.__new__(Channel)
         channel.reactor = self
         channel.listener = listener
         channel.transport = transport
-        if listener.tls is not None:
-            channel.security = SHAKING_HANDS
         channel.connection = self.connection_class(self.limits, self.defaults)
         channel.family = AF_UNIX if listener.is_unix else family
         memcpy(channel.address, address, 16)
         channel.port = port
-        channel.proxy_due = self.proxies.versions != 0
         channel.trusted = self.proxies.fields != 0 and self.proxies.senders.trusts(channel.family, channel.address)
         channel.read_timer.owner = channel.write_timer.owner = channel.request_timer.owner = <void*>channel
-        if channel.proxy_due and not self.proxies.relays.trusts(channel.family, channel.address):
-            channel._refuse_proxy(b"this peer is not one that may speak the PROXY protocol (--proxy-allow-from)")
-            return 0   # with the channel goes its descriptor
-        self.poller.watch(fd, <void*>channel)
+        return channel
+
+    cdef int _enter(self, Channel channel) except -1:
+        self.poller.watch(channel.transport.fd, <void*>channel)
         # The list owns the channel: the kernel only holds its address.
         channel.next = self.first
         if self.first is not None:
@@ -1940,15 +2066,63 @@ cdef class Reactor:
         self.first = channel
         self.counters.accepted += 1
         self.open_connections += 1
-        if listener.tls is None:
-            self.set_deadline(channel, HEAD_DEADLINE)
-        else:
-            self.set_deadline(channel, HANDSHAKE_DEADLINE)
-            self.handshakes += 1
-            if self.handshakes >= self.limits.handshakes:
-                self.make_room()
         if self.limits.connections >= 0 and self.open_connections >= self.limits.connections:
             self.unwatch_listeners()
+        return 0
+
+    cdef int take_in(self) except -1:
+        self.arrived = False
+        while self.arrivals:
+            connection, idle = self.arrivals.popleft()
+            try:
+                if isinstance(connection, ClientSocket):
+                    self._take_in_client(connection, idle)
+                else:
+                    self._take_in_socket(connection)
+            except OSError as error:   # it is broken already, or another thread has closed it
+                _logger.debug("a connection could not be taken in: %s", error)
+                connection.close()
+        return 0
+
+    cdef int _take_in_socket(self, object sock) except -1:
+        cdef int family = 0
+        cdef uint8_t address[16]
+        cdef uint16_t port = 0
+        cdef int fd
+        sock.setblocking(False)
+        memset(address, 0, 16)
+        if peer_address(sock.fileno(), &family, address, &port) < 0:
+            sock.close()
+            return 0
+        fd = sock.detach()
+        return self.accept_one(self.listeners[0], fd, family, address, port)
+
+    cdef int _take_in_client(self, ClientSocket client, bint idle) except -1:
+        cdef Channel channel
+        cdef bytes first
+        cdef Listener listener = client.origin or self.listeners[0]
+        cdef Transport transport = client.hand_over()
+        cdef int family = client.family
+        if client.origin is None:
+            peer_address(transport.fd, &family, client.address, &client.port)
+        if not client.secure and listener.tls is not None:
+            listener = Listener(listener.socket, "http", None, False)   # its facts, without TLS
+        channel = self._new_channel(listener, transport, family, client.address, client.port)
+        channel.security = SECURE if client.secure else PLAIN
+        self._enter(channel)
+        self.set_deadline(channel, KEEP_ALIVE_DEADLINE if idle else HEAD_DEADLINE)
+        first, client.first = client.first, b""
+        if first:
+            channel.connection.feed(PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
+            if channel.connection.settle() < 0:
+                raise MemoryError
+        channel.readable = True
+        self.queue(channel)
+        if self.stopping and not first:
+            channel.readable = False
+            channel.drain(None)
+        elif self.stopping:
+            channel.connection.close_after_response()
         return 0
 
     cdef int forget_channel(self, Channel channel) except -1:

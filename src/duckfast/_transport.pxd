@@ -39,11 +39,13 @@ cdef Py_ssize_t receive(int fd, char* data, size_t size) noexcept nogil
 cdef Py_ssize_t transmit(int fd, const char* data, size_t size, bint more) noexcept nogil
 cdef Py_ssize_t read_at(int source, char* data, size_t size, int64_t offset) noexcept nogil
 cdef void end_writing(int fd) noexcept nogil
+cdef void end_both_ways(int fd) noexcept nogil
 
 cdef void push(int fd) noexcept nogil     # the same, for who only has the descriptor
 cdef int wait_ready(int fd, bint to_write, int64_t nanoseconds) noexcept nogil   # 1 ready, 0 time is up, <0 -errno; -1 ns: for ever
 
 # A new connection of a listener, non-blocking: its descriptor or -errno; the peer's address as raw bytes (IPv4-mapped IPv6 as IPv4).
 cdef int accept_connection(int listener, int* family, uint8_t* address, uint16_t* port) noexcept nogil
-# The address the connection came in on; 0 or -errno.
+# The address the connection came in on, and the one it comes from; 0 or -errno.
 cdef int local_address(int fd, int* family, uint8_t* address, uint16_t* port) noexcept nogil
+cdef int peer_address(int fd, int* family, uint8_t* address, uint16_t* port) noexcept nogil

@@ -149,6 +149,14 @@ cdef extern from *:
         *family = df_unpack(&stored, address, port);
         return 0;
     }
+    static int df_peer(int fd, int *family, unsigned char *address, uint16_t *port) {
+        struct sockaddr_storage stored;
+        socklen_t length = sizeof stored;
+        stored.ss_family = AF_UNIX;
+        if (getpeername(fd, (struct sockaddr *)&stored, &length) < 0) return -errno;
+        *family = df_unpack(&stored, address, port);
+        return 0;
+    }
     """
     Py_ssize_t df_recv(int fd, char* data, size_t size) noexcept nogil
     Py_ssize_t df_peek(int fd, char* data, size_t size) noexcept nogil
@@ -161,10 +169,11 @@ cdef extern from *:
     int df_wait_ready(int fd, int to_write, int64_t nanoseconds) noexcept nogil
     int df_accept(int listener, int* family, unsigned char* address, uint16_t* port) noexcept nogil
     int df_local(int fd, int* family, unsigned char* address, uint16_t* port) noexcept nogil
+    int df_peer(int fd, int* family, unsigned char* address, uint16_t* port) noexcept nogil
     void df_abort(int fd) noexcept nogil
     int c_shutdown "shutdown"(int fd, int how) noexcept nogil
     int c_close "close"(int fd) noexcept nogil
-    int SHUT_WR
+    int SHUT_WR, SHUT_RDWR
 
 
 cdef class Transport:
@@ -240,6 +249,10 @@ cdef void end_writing(int fd) noexcept nogil:
     c_shutdown(fd, SHUT_WR)
 
 
+cdef void end_both_ways(int fd) noexcept nogil:
+    c_shutdown(fd, SHUT_RDWR)
+
+
 cdef void push(int fd) noexcept nogil:
     df_push(fd)
 
@@ -254,3 +267,7 @@ cdef int accept_connection(int listener, int* family, uint8_t* address, uint16_t
 
 cdef int local_address(int fd, int* family, uint8_t* address, uint16_t* port) noexcept nogil:
     return df_local(fd, family, address, port)
+
+
+cdef int peer_address(int fd, int* family, uint8_t* address, uint16_t* port) noexcept nogil:
+    return df_peer(fd, family, address, port)

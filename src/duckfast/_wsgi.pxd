@@ -1,6 +1,7 @@
 # WSGIExchange: environ, wsgi.input, start_response and the response of one WSGI call (PEP 3333).
 from libc.stdint cimport int64_t
 
+from duckfast._client cimport ClientSocket
 from duckfast._leader cimport Crew
 from duckfast._parser cimport Field, Head
 from duckfast._reactor cimport Channel, Desk, Exchange, Service
@@ -37,6 +38,7 @@ cdef class WSGIExchange(Exchange):
     cdef bint called              # the app has been called
     cdef bint head_started        # start_response was called
     cdef bint head_ended          # its head can no longer be taken back
+    cdef bint taken               # the app has taken the connection: it answers by itself, and what it returns is nobody's
     cdef bint overlong            # the app gave more than its Content-Length
     cdef int error_status         # of a broken body
     cdef bytes error_reason
@@ -61,6 +63,7 @@ cdef class WSGIExchange(Exchange):
     cdef bint _send(self, object data, bint more) except -1
     cdef int _end(self) except -1
     cdef int _fail(self, object error) except -1
+    cdef int _take(self, ClientSocket client, int status) except -1
 
 
 cdef class FileWrapper:

@@ -5,6 +5,7 @@ of a short body, or the one after which a longer body is better read by the app 
 and response are phases of one exchange and share its C fields.
 """
 
+import errno
 import logging
 import os
 import stat
@@ -67,6 +68,9 @@ cdef object K_EARLY_HINTS = sys.intern("wsgi.early_hints")
 cdef object K_HOST = sys.intern("HTTP_HOST")
 cdef object K_HTTPS = sys.intern("HTTPS")
 cdef object K_SCRIPT_NAME = sys.intern("SCRIPT_NAME")
+# Where apps look for the connection that they take over to speak WebSocket by themselves.
+cdef object K_GUNICORN_SOCKET = sys.intern("gunicorn.socket")
+cdef object K_WERKZEUG_SOCKET = sys.intern("werkzeug.socket")
 
 
 cdef inline object text_of(Span span):
@@ -263,6 +267,8 @@ cdef class WSGIExchange(Exchange):
             PyDict_SetItem(environ, K_HTTPS, "on")
         if channel.forwarded is not None:
             self._add_forwarded(environ)
+        if head.upgrade_websocket:
+            environ[K_GUNICORN_SOCKET] = environ[K_WERKZEUG_SOCKET] = ClientSocket.later(self._hand_over)
         if self.service.splits and head.path.data[0] == c"/":
             self._split_path(environ)
         return environ
@@ -393,9 +399,34 @@ cdef class WSGIExchange(Exchange):
             _logger.exception("the app raised in close()")
         return 0
 
+    # ------------------------------------------------------------------ the connection itself
+
+    def take(self, int status=0, ClientSocket into=None) -> ClientSocket:
+        """Takes the connection, open, out of the server, for an app that answers on it by itself; from the app's own thread.
+
+        What the app returns is ignored then. status: what the access log is told (101: another protocol); 0: there is no line.
+        Raises OSError when the response has begun, or the client has left.
+        """
+        cdef ClientSocket client = into if into is not None else ClientSocket.__new__(ClientSocket)
+        self._take(client, status)
+        return client
+
+    def _hand_over(self, ClientSocket client):
+        self._take(client, 101)
+
+    cdef int _take(self, ClientSocket client, int status) except -1:
+        if self.channel is None or self.desk is None:
+            raise OSError(errno.ENOTCONN, "the request is over")
+        self.channel.take(client, status)
+        self.taken = True
+        # It may go on for hours, and others must find threads that serve them.
+        return self.service.crew.release(self.desk)
+
     cdef int _fail(self, object error) except -1:
         """The app raised: the client is told, if it can still be told."""
         cdef Channel channel = self.channel
+        if self.taken and isinstance(error, StopIteration):
+            return 0   # how an app that has taken gunicorn's socket says that there is no response
         if isinstance(error, ClientDisconnected) and (channel is None or self.error_status):
             # It met a body that broke, or a client that left: not its fault.
             if channel is not None:
@@ -429,6 +460,8 @@ cdef class WSGIExchange(Exchange):
         cdef const char* value_text
         cdef WriteError error
         cdef int code
+        if self.taken:
+            return self
         if exc_info is not None:
             try:
                 if self.head_ended or channel is None:
@@ -478,7 +511,7 @@ cdef class WSGIExchange(Exchange):
         """PEP 3333: sends a piece of body before the app returns; on return the kernel has it."""
         if type(data) is not bytes:
             raise ApplicationError(f"write() takes bytes, not {type(data).__name__}")
-        if not self._send(data, False):
+        if not self._send(data, False) and not self.taken:
             if self.overlong:
                 raise ApplicationError("the body is longer than its Content-Length")
             raise ClientDisconnected("the client has left")

@@ -21,6 +21,7 @@ from duckfast._reactor import Desk
 from duckfast.exceptions import ApplicationError, ConfigError, LifespanFailure
 
 if TYPE_CHECKING:
+    from duckfast._client import ClientSocket
     from duckfast._reactor import Reactor
     from duckfast._tls import TLSEndpoint
     from duckfast.config import Config
@@ -44,7 +45,7 @@ class AsyncEngine:
     `heartbeat` is called every `heartbeat_interval` seconds from the loop, from before the startup until after the shutdown.
     `ready` is called once, when the startup is complete and requests are accepted. `recycle` is called at most once, with the
     reason, when the engine should be replaced: it has begun `max_requests` requests. The engine serves on; a retire() is up to
-    the caller.
+    the caller. `diversions` are where connections leave.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class AsyncEngine:
         heartbeat_interval: float = 1.0,
         max_requests: int | None = None,
         recycle: Callable[[str], None] | None = None,
+        diversions: engine.Diversions = engine.NO_DIVERSIONS,
     ) -> None:
+        self._diversions = diversions
         self._app: Application = single_callable(app) if config.interface == "asgi2" else app
         self._config = config
         self._sockets = sockets
@@ -125,6 +128,23 @@ class AsyncEngine:
         if self._reactor is not None:
             self._reactor.announce_end()
         self._tell_of_end()
+
+    def give(self, connection: ClientSocket | socket.socket, idle: bool = False) -> bool:
+        """Serves a connection that comes from elsewhere, from any thread: a ClientSocket as it is, or a socket.socket that has
+        just been accepted, with its TLS handshake still to be done. It is empty afterwards.
+
+        idle: the client may keep it waiting as between two requests. False, and the connection is closed: nobody serves.
+        """
+        reactor = self._reactor
+        if reactor is None:
+            connection.close()
+            return False
+        return reactor.give(connection, idle)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop it serves on; None while it does not."""
+        return self._loop
 
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests that the app works on, the oldest first.
@@ -193,7 +213,7 @@ class AsyncEngine:
         engine.limit_concurrency(reactor, config, config.limit_concurrency or 0, 1, one_by_one=False)
         self._recycling.count([reactor])
         desk = Desk(reactor.limits)
-        engine.add_listeners(reactor, self._sockets, self._tls)
+        engine.add_listeners(reactor, self._sockets, self._tls, self._diversions)
         if self._tls is not None:
             self._tls.watch(self._use_tls)
         service.attach(reactor, desk)
@@ -227,7 +247,7 @@ class AsyncEngine:
         loop = asyncio.get_running_loop()
         limit = self._patience
         deadline = loop.time() + limit
-        while (reactor.open_connections or service.running) and loop.time() < deadline:
+        while (reactor.open_connections or service.running or reactor.connections_outside) and loop.time() < deadline:
             await asyncio.sleep(DRAIN_LOOK)
             if self._stop_requested and not reactor.stopping:  # while retiring
                 reactor.drain(desk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from duckfast import __version__, logformat, tls
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
+    from duckfast._client import ClientSocket
     from duckfast._http1 import HTTP1Connection
     from duckfast.config import Config
 
@@ -193,10 +195,30 @@ def make_reactor(service: Service | None, config: Config, access_log: AccessLog 
     )
 
 
-def add_listeners(reactor: Reactor, sockets: Iterable[socket.socket], keeper: tls.Keeper | None) -> None:
+@dataclass(frozen=True)
+class Diversions:
+    """Where connections leave an engine: each is called with a ClientSocket, on the thread that handles events, and never blocks.
+
+    What becomes of the connection is up to the one who is called; the engine's give() brings it back.
+    """
+
+    connected: Callable[[ClientSocket], None] | None = None  # a new one; in TLS once the handshake is done
+    idle: Callable[[ClientSocket], None] | None = None  # it begins to wait for its next request
+    timed_out: Callable[[ClientSocket], None] | None = None  # its request head has not come in time
+    accepted: bool = False  # nothing is accepted here: all connections come by give()
+
+
+NO_DIVERSIONS = Diversions()
+
+
+def add_listeners(
+    reactor: Reactor, sockets: Iterable[socket.socket], keeper: tls.Keeper | None, diversions: Diversions = NO_DIVERSIONS
+) -> None:
     """Lets a reactor accept from these sockets: HTTPS with a keeper, else HTTP."""
+    accepts = not diversions.accepted
     for listener in sockets:
         if keeper is None:
-            reactor.add_listener(listener)
+            reactor.add_listener(listener, accepts=accepts)
         else:
-            reactor.add_listener(listener, "https", keeper.endpoint)
+            reactor.add_listener(listener, "https", keeper.endpoint, accepts=accepts)
+    reactor.divert(diversions.connected, diversions.idle, diversions.timed_out)

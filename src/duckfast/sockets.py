@@ -189,7 +189,7 @@ def listen_all(listeners: Iterable[Listener], backlog: int) -> None:
         try:
             listener.socket.listen(backlog)
         except OSError as error:  # two sockets may share an address until the first of them listens
-            raise _refused(describe(listener.socket), error) from None
+            raise refused(describe(listener.socket), error) from None
 
 
 def close_all(listeners: Iterable[Listener], remove: bool = True) -> None:
@@ -288,7 +288,7 @@ def _bind_one(family: int, address: tuple[Any, ...], place: Address, options: Op
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _refused(str(place), error) from None
+        raise refused(str(place), error) from None
     try:
         # Without it a restart fails while connections of the last run are in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -303,7 +303,7 @@ def _bind_one(family: int, address: tuple[Any, ...], place: Address, options: Op
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise _refused(str(Address(host=str(address[0]), port=int(address[1]))), error) from None
+        raise refused(str(Address(host=str(address[0]), port=int(address[1]))), error) from None
     return sock
 
 
@@ -321,7 +321,7 @@ def _bind_abstract(place: Address) -> Listener:
         sock.bind(b"\0" + os.fsencode(name))
     except OSError as error:
         sock.close()
-        raise _refused(str(place), error) from None
+        raise refused(str(place), error) from None
     return Listener(sock, place=place)
 
 
@@ -338,7 +338,7 @@ def _bind_unix(place: Address, options: Options) -> Listener:
         sock.bind(path)
     except OSError as error:
         sock.close()
-        raise _refused(f"unix:{path}", error) from None
+        raise refused(f"unix:{path}", error) from None
     listener = Listener(sock, os.path.abspath(path), _identity(path), place)
     try:
         # Nobody gets in before: the socket does not listen yet.
@@ -348,7 +348,7 @@ def _bind_unix(place: Address, options: Options) -> Listener:
             os.chmod(path, options.uds_permissions)
     except OSError as error:
         listener.close()
-        raise _refused(f"unix:{path}", error) from None
+        raise refused(f"unix:{path}", error) from None
     return listener
 
 
@@ -423,7 +423,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _refused(place: str, error: OSError) -> BindError:
+def refused(place: str, error: OSError) -> BindError:
     advice = {
         errno.EADDRINUSE: "the address is in use; stop the other server or choose another port",
         errno.EADDRNOTAVAIL: "this machine has no such address; 127.0.0.1 is local, 0.0.0.0 is every interface",

@@ -20,6 +20,7 @@ from duckfast._wsgi import WSGIService
 from duckfast.engine import has_lock
 
 if TYPE_CHECKING:
+    from duckfast._client import ClientSocket
     from duckfast._tls import TLSEndpoint
     from duckfast.config import Config
 
@@ -43,6 +44,7 @@ class ThreadEngine:
     `recycle` is called at most once, with the reason, when the engine should be replaced: it has begun `max_requests` requests,
     or a thread stays behind in a request longer than `timeout_request`. The engine serves on; a retire() is up to the caller.
     Callbacks come on the engine's threads.
+    `diversions` are where connections leave; with `staying_threads` so many threads are there from the start until the end.
     """
 
     def __init__(
@@ -56,8 +58,12 @@ class ThreadEngine:
         heartbeat_interval: float = 1.0,
         max_requests: int | None = None,
         recycle: Callable[[str], None] | None = None,
+        diversions: engine.Diversions = engine.NO_DIVERSIONS,
+        staying_threads: int = 0,
     ) -> None:
         self._config = config
+        self._diversions = diversions
+        self._staying = staying_threads
         self._sockets = sockets
         self._accepting = 0  # crews
         self._heartbeat = heartbeat
@@ -72,6 +78,7 @@ class ThreadEngine:
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._running = 0
         self._lock = threading.Lock()
+        self._given = 0  # connections by give()
         self._threads: list[threading.Thread] = []
         shared = has_lock()
         self.threads = config.threads or (AUTO_THREADS if shared else FREE_THREADS_PER_CPU * (os.cpu_count() or 1))
@@ -111,7 +118,8 @@ class ThreadEngine:
             app, crew, config.root_path, config.root_path_mode, self.threads > 1, software, config.is_supervised
         )
         reactor.serve(service)
-        engine.add_listeners(reactor, sockets, self._tls)
+        engine.add_listeners(reactor, sockets, self._tls, self._diversions)
+        crew.keep(min(self._staying, limit))
         return crew
 
     def _end_accepting(self) -> None:
@@ -159,6 +167,8 @@ class ThreadEngine:
                 self._tls.watch(self._use_tls)
             for crew in self._crews:
                 crew.reactor.start()
+                for _ in range(min(self._staying, crew.limit)):
+                    crew.hire()
             if self._ready is not None:
                 self._ready()
             if self.threads == 1:
@@ -202,7 +212,8 @@ class ThreadEngine:
     def _oversee(self) -> None:
         """Lets the threads work. This one only waits, so that signals are handled whatever the app does."""
         for crew in self._crews:
-            crew.hire()
+            if not crew.threads:
+                crew.hire()
         patience = None
         while True:
             try:
@@ -213,6 +224,21 @@ class ThreadEngine:
             patience = self._patience + LAST_GRACE
         for crew in self._crews:
             crew.finish()
+
+    def give(self, connection: ClientSocket | socket.socket, idle: bool = False) -> bool:
+        """Serves a connection that comes from elsewhere, from any thread: a ClientSocket as it is, or a socket.socket that has
+        just been accepted, with its TLS handshake still to be done. It is empty afterwards.
+
+        idle: the client may keep it waiting as between two requests. False, and the connection is closed: the engine is over.
+        """
+        self._given += 1
+        return self._crews[self._given % len(self._crews)].reactor.give(connection, idle)
+
+    @property
+    def worker_threads(self) -> list[threading.Thread]:
+        """The threads that serve; empty when that is the thread of run() itself."""
+        with self._lock:
+            return list(self._threads)
 
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests that threads are in the app for, the oldest first.
