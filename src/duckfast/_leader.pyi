@@ -15,7 +15,7 @@ class Crew:
         cls, reactor: Reactor, limit: int, spawn: Callable[[], None], drained: Callable[[], None]
     ) -> Self: ...
     def keep(self, threads: int) -> None:
-        """Have so many threads stay for good, instead of going when they have had nothing to do for a minute."""
+        """Have so many threads from now on, which do not go when they have had nothing to do for a minute."""
 
     def enlist(self) -> None:
         """Count the calling thread in, before its work()."""

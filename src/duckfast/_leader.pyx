@@ -282,8 +282,10 @@ cdef class Crew:
         df_crew_free(<df_crew*>self._state)
 
     def keep(self, int threads) -> None:
-        """Has so many threads stay for good, instead of going when they have had nothing to do for a minute."""
-        self.staying = threads
+        """Has so many threads from now on, which do not go when they have had nothing to do for a minute."""
+        self.staying = min(threads, self.limit)
+        while self.threads < self.staying:   # the first ones may be hiring as well
+            self.hire()
 
     def enlist(self) -> None:
         """Counts the calling thread as one of the crew: it will call work() itself."""

@@ -119,7 +119,6 @@ class ThreadEngine:
         )
         reactor.serve(service)
         engine.add_listeners(reactor, sockets, self._tls, self._diversions)
-        crew.keep(min(self._staying, limit))
         return crew
 
     def _end_accepting(self) -> None:
@@ -167,8 +166,7 @@ class ThreadEngine:
                 self._tls.watch(self._use_tls)
             for crew in self._crews:
                 crew.reactor.start()
-                for _ in range(min(self._staying, crew.limit)):
-                    crew.hire()
+                crew.keep(self._staying)
             if self._ready is not None:
                 self._ready()
             if self.threads == 1:

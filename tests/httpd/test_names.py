@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+
 from duckfast import httpd
 
 CONNECTION = "self, sock, addr"
@@ -55,18 +56,25 @@ OTHERS = {
 
 def signature(function: Any) -> str:
     """Names, order and defaults, without annotations."""
-    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in inspect.signature(function).parameters.values()]
+    found = inspect.signature(function).parameters.values()
+    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found]
     assert all(parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
     return ", ".join(map(str, parameters))
 
 
+def of_class(owner: str, methods: dict[str, str]) -> list[tuple[str, str]]:
+    return [
+        (f"{'async ' if name.startswith('async ') else ''}{owner}.{name.removeprefix('async ')}", text)
+        for name, text in methods.items()
+    ]
+
+
 CASES = [
-    *((f"BaseServer.{name}" if " " not in name else f"async BaseServer.{name.split()[1]}", text) for name, text in BASE_SERVER.items()),
-    *((f"BaseMicroServer.{name}" if " " not in name else f"async BaseMicroServer.{name.split()[1]}", text)
-      for name, text in MICRO_SERVER.items()),
+    *of_class("BaseServer", BASE_SERVER),
+    *of_class("BaseMicroServer", MICRO_SERVER),
     *FUNCTIONS.items(),
     *OTHERS.items(),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "text"), CASES, ids=[name.removeprefix("async ") for name, _ in CASES])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ssl
 
 import pytest
+
 from duckfast.exceptions import ConfigError
 from duckfast.httpd import Settings
 from duckfast.httpd.settings import DEFAULTS, make_config, tls_settings
-
 
 
 def test_settings_are_read_and_written_as_items_and_attributes() -> None:
@@ -92,7 +92,7 @@ def test_what_a_server_needs_is_taken_out_of_a_whole_settings_module() -> None:
     )
     assert settings.KEEP_ALIVE_TIMEOUT == 9
     assert settings.REQUEST_HANDLING_TASK_EXECUTOR is None
-    assert settings.REQUEST_STREAM_TIMEOUT == DEFAULTS["REQUEST_STREAM_TIMEOUT"]
+    assert settings.REQUEST_STREAM_TIMEOUT == Settings().REQUEST_STREAM_TIMEOUT
 
 
 def test_tls_parameters_become_the_engines() -> None:

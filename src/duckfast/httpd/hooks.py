@@ -39,7 +39,7 @@ from .calls import (
     write_response,
 )
 from .executor import call_request_handling_executor
-from .requests import RawRequestData, RequestData, data_of, environ_of, to_response
+from .requests import RawRequestData, RequestData, Response, data_of, environ_of, to_response
 from .sent import SentResponse
 from .settings import KEEP_ALIVE, Settings
 from .xsocket import ssl_xsocket, xsocket
@@ -220,10 +220,10 @@ class Call:
         """Writes a response that the hook did not write itself but returned."""
         if returned is None:
             return
-        response = to_response(returned)
-        if self.answered:
-            raise ApplicationError("the hook has returned a response, and another one has been written before")
-        self.answered = True
+        if self.loop is not None:
+            asyncio.run_coroutine_threadsafe(self.send_returned(returned, data), self.loop).result()
+            return
+        response = self._only_response(returned)
         if self.through_engine:
             assert self.start_response is not None
             write_response(response, EngineWriter(self.start_response))
@@ -237,10 +237,7 @@ class Call:
         """The same on the running loop."""
         if returned is None:
             return
-        response = to_response(returned)
-        if self.answered:
-            raise ApplicationError("the hook has returned a response, and another one has been written before")
-        self.answered = True
+        response = self._only_response(returned)
         if self.through_engine:
             assert self.send is not None
             await send_response(response, self.send)
@@ -249,6 +246,13 @@ class Call:
         if raw.refusal is None:
             await send_response(response, SocketSend(self.socket, raw, self._send_timeout))
             self._keeps_alive = raw.keeps_alive
+
+    def _only_response(self, returned: Any) -> Response:
+        response = to_response(returned)
+        if self.answered:
+            raise ApplicationError("the hook has returned a response, and another one has been written before")
+        self.answered = True
+        return response
 
     @property
     def keeps_alive(self) -> bool:
