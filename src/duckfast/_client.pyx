@@ -31,7 +31,7 @@ cdef class Outside:
         self.clients = weakref.WeakSet()
         self.upgraded = weakref.WeakSet()
         self._wake = wake
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()   # a signal handler may interrupt who has it
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -226,8 +226,9 @@ cdef class ClientSocket:
             PyBuffer_Release(&view)
 
     def send(self, data, int flags=0) -> int:
-        """Sends some of it: the number of bytes."""
+        """Sends some of it, the number of bytes; without a timeout all of it, as the kernel does for a socket that blocks."""
         cdef Py_buffer view
+        cdef Py_ssize_t sent = 0
         if flags:
             raise ValueError("a ClientSocket knows no flags of send()")
         self._have()
@@ -236,7 +237,10 @@ cdef class ClientSocket:
             if view.len == 0:
                 return 0
             with self._sending:
-                return self._send_some(<const char*>view.buf, view.len, self._until())
+                sent = self._send_some(<const char*>view.buf, view.len, self._until())
+                while self.timeout < 0 and sent < view.len:
+                    sent += self._send_some(<const char*>view.buf + sent, view.len - sent, INT64_MAX)
+                return sent
         finally:
             PyBuffer_Release(&view)
 
@@ -294,9 +298,13 @@ cdef class ClientSocket:
 
     def interrupt(self) -> None:
         """Ends both directions of the socket at once, from any thread: whoever waits for it sees the end."""
-        with self._turn:
+        cdef bint mine = self._turn.acquire(False)   # a signal handler may have interrupted who has it
+        try:
             if self.transport is not None and not self.closed and self.transport.fd >= 0:
                 end_both_ways(self.transport.fd)
+        finally:
+            if mine:
+                self._turn.release()
 
     def dup(self) -> ClientSocket:
         """Itself: the server lets go of a connection when it is used, so there is nothing to be kept open beside it."""

@@ -351,6 +351,8 @@ cdef class Crew:
         if not self.stopping or deadline < self.deadline:
             self.deadline = deadline
             self.stopping = True
+        # Here as well as in drain(): the only thread may be in the app, for a connection that it has taken.
+        self.reactor.outside.interrupt(False)
         self.reactor.wake()
 
     def retire(self, double seconds) -> None:
