@@ -27,7 +27,8 @@ LAYERS = {
     "engines": {"engine", "wsgi", "asgi"},
     "processes": {"server", "signals", "worker", "supervisor", "reloader", "processes"},
     "doors": {
-        "__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks", "testing", "pytest_plugin", "contrib",
+        "__init__", "__main__", "cli", "httpd", "gunicorn", "gunicorn_settings", "gunicorn_hooks", "testing", "pytest_plugin",
+        "contrib",
     },
 }
 GROUPS = list(LAYERS)

@@ -18,7 +18,7 @@ class ClientSocket:
     read_wants_write: bool
     write_wants_read: bool
 
-    def __init__(self, sock: socket.socket | None = None) -> None: ...
+    def __new__(cls, sock: socket.socket | None = None) -> Self: ...
     @staticmethod
     def later(taker: Callable[[ClientSocket], None]) -> ClientSocket:
         """One that asks for its connection when it is first used."""
