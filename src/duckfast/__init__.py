@@ -47,13 +47,15 @@ __all__ = [
 
 
 
-def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used, so that a part such as the pytest plugin does not load a server."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = {"Config": "config", "Server": "server"}.get(name, "exceptions")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    return value
+if not TYPE_CHECKING:  # a type checker has the imports above, and finds misspelled names
+
+    def __getattr__(name: str) -> Any:
+        """Public names are imported when they are first used, so that a part such as the pytest plugin does not load a server."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = {"Config": "config", "Server": "server"}.get(name, "exceptions")
+        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -40,7 +40,7 @@ class StartServer(Protocol):
 class ThrowawayTLS:
     """What the fixture `duckfast_tls` is."""
 
-    settings: dict[str, str]  # ssl_certfile and ssl_keyfile, for a server
+    settings: dict[str, Any]  # ssl_certfile and ssl_keyfile, for a server
     context: ssl.SSLContext  # for a client that trusts it
     authority: Path  # the certificate of who has issued it, a file in PEM, for other clients
 
@@ -84,5 +84,5 @@ def duckfast_tls(tmp_path_factory: pytest.TempPathFactory) -> ThrowawayTLS:
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
     authority.cert_pem.write_to_path(anchor)
-    settings = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    settings: dict[str, Any] = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
     return ThrowawayTLS(settings, ssl.create_default_context(cafile=str(anchor)), anchor)

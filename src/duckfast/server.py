@@ -260,9 +260,6 @@ class Server:
                     if not self._stopping:
                         # A task of its own, because its cleanup waits for things too: attend() cancels it once, not again.
                         await attend(loop.create_task(engine.serve(), name="duckfast"))
-        except BaseException as error:
-            self._failure = error
-            raise
         finally:
             sockets.close_all(listeners)
             self._end()
