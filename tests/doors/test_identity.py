@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from support.client import fetch
+from support.machine import free_port
 from support.process import ServerProcess, run_duckfast
 
 Serve = Callable[..., ServerProcess]
@@ -106,12 +107,6 @@ def test_name_is_what_ps_shows(serve: Serve, website: Path) -> None:
 
 
 # A daemon -----------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_end(pid: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.client import fetch
+from support.machine import needs_ipv6
 from support.process import ServerProcess, run_duckfast
 
 Serve = Callable[..., ServerProcess]
@@ -32,18 +32,6 @@ WEBSITE = """
 """
 
 both_engines = pytest.mark.parametrize("target", ["website:app", "website:asgi"])
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
 @pytest.fixture

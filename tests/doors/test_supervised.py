@@ -10,11 +10,12 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.client import fetch
+from support.manager import Manager
 from support.process import ServerProcess, run_duckfast
 
 Serve = Callable[..., ServerProcess]
@@ -34,29 +35,6 @@ def website(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "website.py").write_text(textwrap.dedent(WEBSITE))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-class Manager:
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address)
-        self._socket.settimeout(30)
-
-    def next(self) -> dict[str, str]:
-        return dict(line.split("=", 1) for line in self._socket.recv(4096).decode().split("\n"))
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    path = f"/tmp/duckfast-manager-{os.getpid()}"  # short, as socket paths have to be
-    manager = Manager(path)
-    yield manager
-    manager.close()
-    os.unlink(path)
 
 
 def answer_of(address: str) -> tuple[int, int, str | None, list[str]]:

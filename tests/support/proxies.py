@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from types import TracebackType
 
+from support.machine import free_port
 from support.wire import eventually
 
 DEADLINE = 30.0  # seconds; only a broken proxy reaches it
@@ -19,13 +20,6 @@ STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 def find(name: str) -> str | None:
     return shutil.which(name, path=PATH)
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 class Proxy:
