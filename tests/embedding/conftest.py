@@ -32,11 +32,13 @@ def threads_of_servers() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def the_program_is_left_alone() -> Iterator[None]:
+def the_program_is_left_alone(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     before = of_the_process()
     yield
     assert of_the_process() == before
     eventually(lambda: not threads_of_servers(), "the end of every thread of a server")
     if _debug.enabled:
+        for phase in ("setup", "call"):
+            caplog.get_records(phase).clear()  # tracebacks in them hold the frames of requests
         gc.collect()
         assert not any(_debug.alive().values()), _debug.alive()
