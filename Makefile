@@ -27,7 +27,7 @@ REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.re
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-debug test-sanitize coverage annotate docs dist bench bench-check fuzz autobahn lint clean
+.PHONY: help run build test test-duck test-debug test-sanitize coverage annotate docs dist bench bench-check fuzz autobahn lint clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,11 @@ test-sanitize: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	.venv-sanitize/bin/python -m pytest --capture=sys \
 	--deselect tests/engines/test_reactor.py::test_idle_connections_cost_little_memory $(TESTS) $(ARGS)
+
+# The framework has many requirements of its own: it gets an environment of its own.
+test-duck: .venv-duck/.installed .venv-duck/.test-extra ## real projects of the Duck framework, by the adapter and in place of its servers
+	.venv-duck/bin/python $(PIP_INSTALL) 'duckframework>=2.3,<3'
+	.venv-duck/bin/python -m pytest tests/duck $(ARGS)
 
 coverage: .venv-coverage/.installed .venv-coverage/.test-extra ## line coverage of Python and Cython, as text and build/coverage/html
 	.venv-coverage/bin/python $(PIP_INSTALL) coverage
@@ -144,3 +149,4 @@ $(eval $(call environment,.venv-debug,debug,DUCKFAST_DEBUG=1))
 $(eval $(call environment,.venv-sanitize,sanitize,DUCKFAST_SANITIZE=1))
 $(eval $(call environment,.venv-coverage,coverage,DUCKFAST_COVERAGE=1))
 $(eval $(call environment,.venv-dist,release,))
+$(eval $(call environment,.venv-duck,release,))

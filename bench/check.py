@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +51,13 @@ class Comparison:
 class Counter:
     """A duckfast under callgrind, told through vgdb when to count."""
 
-    def __init__(self, valgrind: str, vgdb: str, duckfast: list[str], interface: str, folder: Path) -> None:
+    def __init__(self, valgrind: str, vgdb: str, command: Callable[[int], list[str]], folder: Path) -> None:
+        """`command` is what serves on a port."""
         self._vgdb = vgdb
         self._folder = folder
         self._dumps = 0
         self.port = free_port()
-        # One thread and asyncio: no second thread and no second native library between two runs to compare.
-        more = ("--loop", "asyncio") if interface == "asgi" else ()
-        server = duckfast_command(with_interpreter(duckfast), interface, self.port, threads=1, more=more)
+        server = command(self.port)
         callgrind = [valgrind, "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
         # Hash seeds and addresses move dictionary collisions: the shell's other variables would shift the whole memory.
         kept = {name: value for name, value in tools.server_environ().items() if name in ("PATH", "PYTHONPATH")}
@@ -106,6 +106,12 @@ class Counter:
             raise Failed(f"vgdb {command}: {told.stderr.strip()}\n{self.process.tail()}")
 
 
+def command_line(duckfast: list[str], interface: str) -> Callable[[int], list[str]]:
+    """One thread and asyncio: no second thread and no second native library between two runs to compare."""
+    more = ("--loop", "asyncio") if interface == "asgi" else ()
+    return lambda port: duckfast_command(with_interpreter(duckfast), interface, port, threads=1, more=more)
+
+
 def with_interpreter(command: list[str]) -> list[str]:
     """`.venv/bin/duckfast` is a script: valgrind is to run its interpreter, not a shell that starts it."""
     with open(command[0], "rb") as file:
@@ -136,7 +142,7 @@ def count_all(valgrind: str, vgdb: str, duckfast: list[str]) -> dict[str, float]
     counted: dict[str, float] = {}
     for interface in ("wsgi", "asgi"):
         with tempfile.TemporaryDirectory(prefix="duckfast-check-") as folder:
-            counter = Counter(valgrind, vgdb, duckfast, interface, Path(folder))
+            counter = Counter(valgrind, vgdb, command_line(duckfast, interface), Path(folder))
             with counter.process:
                 counter.wait_until_up()
                 for scenario in scenarios:

@@ -30,6 +30,7 @@ cdef class ClientSocket:
     cdef double timeout             # seconds; below 0: none
     cdef object _turn               # held for each call of a verb: they do not block
     cdef object _sending            # held for a whole sendall(): a record in progress belongs to one of them
+    cdef object _taking             # held while the taker is asked
     cdef object __weakref__
 
     cdef int fill(self, Transport transport, bytes first, object origin, bint secure) except -1   # makes it ours

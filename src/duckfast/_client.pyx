@@ -83,6 +83,7 @@ cdef class ClientSocket:
         """One that asks for its connection when it is first used: `taker(it)` has to fill it, or to raise OSError."""
         cdef ClientSocket client = ClientSocket.__new__(ClientSocket)
         client.taker = taker
+        client._taking = threading.RLock()
         return client
 
     def __enter__(self):
@@ -134,8 +135,10 @@ cdef class ClientSocket:
     cdef int _have(self) except -1:
         """Raises unless there is a connection."""
         if self.taker is not None:
-            taker = self.taker
-            taker(self)
+            with self._taking:   # two threads may be the first to use it
+                taker = self.taker
+                if taker is not None:
+                    taker(self)
         if self.transport is None or self.closed or self.transport.fd < 0:
             raise OSError(errno.EBADF, "the connection is closed, or has been given back")
         return 0

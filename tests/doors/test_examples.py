@@ -128,6 +128,13 @@ def test_embedded() -> None:
         assert "ended at " in server.stdout_text()
 
 
+def test_class_api() -> None:
+    with script("class_api.py") as server:
+        assert httpx.get(f"{server.url}/").text == "Hello! The hook saw GET / from 127.0.0.1.\n"
+        assert httpx.post(f"{server.url}/b", content=b"x").text == "Hello! The hook saw POST /b from 127.0.0.1.\n"
+        assert httpx.get(f"{server.url}/count").json() == {"requests": 2}
+
+
 def test_sans_io() -> None:
     command, environment = [sys.executable, "sans_io.py"], clean_environment({"PORT": "0"})
     with subprocess.Popen(command, cwd=EXAMPLES, env=environment, stdout=subprocess.PIPE, text=True) as process:

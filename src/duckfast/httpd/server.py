@@ -13,12 +13,13 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from .. import __version__, sockets
 from .. import log as logs
-from .. import sockets
 from .._client import ClientSocket
 from ..asgi import AsyncEngine
 from ..config import Config
@@ -36,6 +37,7 @@ log = logging.getLogger("duckfast")
 
 Engine = ThreadEngine | AsyncEngine
 
+STOP_LOOK = 0.005  # seconds between looks at whether all has ended
 STOP_GRACE = 5.0  # seconds beyond the graceful timeout that a stop waits for threads
 TIMEOUT_REASON = b"the request took too long"
 A_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"  # what a 408 answers, as far as its form goes
@@ -71,7 +73,7 @@ class BaseServer:
             raise TypeError(f"workers must be a number or None, got {workers!r}")
         if workers is not None and workers < 0:
             raise ValueError(f"workers must be a number from 0 up, got {workers}")
-        adapt(application, False)  # a wrong one is told now, not at the first request
+        self.check_application(application)
         self.addr = addr
         self.application = application
         self.domain = domain
@@ -153,6 +155,10 @@ class BaseServer:
     def served_application(self) -> Any:
         return self.application
 
+    def check_application(self, application: Any) -> None:
+        """Raises TypeError for what cannot be served, now and not at the first request."""
+        adapt(application, False)
+
     @property
     def loop(self) -> Any:
         """The event loop that serves, if one does."""
@@ -188,7 +194,8 @@ class BaseServer:
         self._running = True
         self._ended.clear()
         try:
-            self._say(f"serving {type(self.application).__name__} ({'asgi' if asynchronous else 'wsgi'}) on {self.url}")
+            what = f"{self._name()} ({self._describe(asynchronous)})"
+            self._say(f"duckfast {__version__} serving {what} on {self.url} (pid {self._pid})")
             if on_server_start_fn is not None:
                 on_server_start_fn()
             if not self.workers:
@@ -230,13 +237,19 @@ class BaseServer:
         if self._processes is not None:
             self._processes.stop()
         if wait and threading.get_ident() not in self._serving and threading.current_thread() not in self.worker_threads:
-            self.join(self._patience())
+            self._wait(self._patience())
         if log_to_console:
             self._say("stopped")
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until the server has ended, and with it its workers."""
         self._ended.wait(timeout)
+
+    def _wait(self, seconds: float) -> None:
+        """As join(), from a signal handler too: it may have interrupted who holds the event's lock."""
+        deadline = time.monotonic() + seconds
+        while not self._ended.is_set() and time.monotonic() < deadline:
+            time.sleep(STOP_LOOK)
 
     def reload_ssl_context(self) -> bool:
         """Loads the certificate anew for connections from now on, in this process. Whether anything was loaded."""
@@ -517,6 +530,17 @@ class BaseServer:
         self._sock.close(shutdown=False)
         self._ready.set()
         self._ended.set()
+
+    def _name(self) -> str:
+        app = self.served_application()
+        return str(getattr(app, "__qualname__", type(app).__qualname__))
+
+    def _describe(self, asynchronous: bool) -> str:
+        kind = "asgi" if asynchronous else "wsgi"
+        if not self.workers:
+            return kind
+        noun = "processes" if self.force_worker_processes else "threads"
+        return f"{kind}, {self.workers} {noun}"
 
     def _configure_logging(self) -> None:
         """Where the program has set up nothing, the server's lines go to stderr, as those of the command line do."""

@@ -12,4 +12,7 @@ app = App(
 )
 
 if __name__ == "__main__":
+    from web.micro import app as micro
+
+    micro.start_server()
     app.run()

@@ -16,7 +16,4 @@ class Micro(MicroApp):
         return self.view(request, processor)
 
 
-app = Micro(addr="127.0.0.1", port=int(os.environ.get("SITE_PORT", "8000")), domain="localhost")
-
-if __name__ == "__main__":
-    app.run()
+app = Micro(addr="127.0.0.1", port=int(os.environ.get("SITE_MICRO_PORT", "8001")), domain="localhost")
