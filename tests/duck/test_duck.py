@@ -50,11 +50,11 @@ class Site:
         self.url, self.micro = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{micro}"
         self.port = port
         settings = {"SITE_PORT": str(port), "SITE_MICRO_PORT": str(micro), **environment}
-        self._output = open(project / "output.txt", "wb")  # noqa: SIM115 (closed by stop)
+        self._text = project / f"output-{port}.txt"
+        self._output = open(self._text, "wb")  # noqa: SIM115 (closed by stop)
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=project, env=clean_environment(settings), stdout=self._output, stderr=self._output
         )
-        self._text = project / "output.txt"
 
     def wait(self, url: str) -> None:
         def answers() -> bool:
@@ -100,7 +100,7 @@ def site(request: pytest.FixtureRequest, project: Path) -> Iterator[Site]:
     words = ["--ws", "none"] if "ws" in SETTINGS else []
     command = ["-m", "duckfast", "web.serve:application", *words, "--port"]
     found = Site(project, [*command, str(port)], port, micro, **settings)
-    other = Site(project, [*command, str(micro)], micro, micro, SITE_MICRO="1", **settings)
+    other = Site(project, [*command, str(micro)], free_port(), micro, SITE_MICRO="1", **settings)
     try:
         found.wait(found.url)
         other.wait(found.micro)

@@ -241,7 +241,6 @@ class DuckWSGI:
             return response
 
     def _stream(self, request: Any, response: Any) -> Iterator[bytes]:
-        handler = _duck("http.core.handler").response_handler
         size = 0
         try:
             for chunk in response.iter_content():
@@ -249,7 +248,7 @@ class DuckWSGI:
                 size += len(piece)
                 yield piece
         finally:
-            handler.close_streaming_response(response)
+            _close(response)
         response.content_obj.set_fake_size(size)  # what its log shows
         self._tell(request, response)
 
@@ -306,7 +305,6 @@ class DuckASGI(DuckWSGI):
             return response
 
     async def _stream_on_loop(self, response: Any, send: Send) -> None:
-        handler = _duck("http.core.handler").response_handler
         size = 0
         try:
             content = response.async_iter_content()
@@ -317,9 +315,17 @@ class DuckASGI(DuckWSGI):
                 size += len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
-            await handler.async_close_streaming_response(response)
+            closing = _close(response)
+            if inspect.isawaitable(closing):
+                await closing
         response.content_obj.set_fake_size(size)
         await send({"type": "http.response.body", "body": b""})
+
+
+def _close(response: Any) -> Any:
+    """Lets go of what a stream reads from: a file, or a generator."""
+    close = getattr(getattr(response, "stream", None), "close", None)
+    return close() if callable(close) else None
 
 
 async def _each(content: Any) -> AsyncIterator[Any]:
