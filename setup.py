@@ -32,6 +32,8 @@ MODULES = [
     "_proxy_protocol",
     "_http1",
     "_httptools",
+    "_deflate",
+    "_websocket",
     "_poller",
     "_transport",
     "_openssl",

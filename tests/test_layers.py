@@ -17,7 +17,7 @@ LAYERS = {
     "grammar": {
         "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
     },
-    "connection": {"_http1", "_httptools", "_websocket"},
+    "connection": {"_http1", "_httptools", "_deflate", "_websocket"},
     "I/O": {"_poller", "_transport", "_openssl", "_tls", "_client", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi"},
     "services": {

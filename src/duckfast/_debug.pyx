@@ -14,7 +14,7 @@ cdef extern from *:
     int64_t duckfast_alive[16]
     void duckfast_count(int kind, int64_t delta) noexcept nogil
 
-_NAMES = ("channel", "connection", "transport", "exchange", "buffer")
+_NAMES = ("channel", "connection", "transport", "exchange", "buffer", "websocket", "stream")
 
 enabled = bool(DUCKFAST_DEBUG)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
+from fuzz import websocket_harnesses as websockets
 from support.corpus import byte_by_byte, probe, random_splits, replay, whole
 from support.proxy_protocol import SIGNATURE, v1, v2, with_checksum
 from support.proxy_protocol import tlv as extension
@@ -293,6 +294,8 @@ HARNESSES: dict[str, Callable[[bytes], None]] = {
     "access-lines": check_access_lines,
     "proxy-protocol": check_proxy_protocol,
     "forwarded": check_forwarded,
+    "frames": websockets.check_frames,
+    "conversation": websockets.check_conversation,
 }
 
 # Besides the corpus: what only these harnesses can make something of.
@@ -311,4 +314,5 @@ MORE_SEEDS = (
     b'198.51.100.7, 203.0.113.9:4711 ,\t[fd00::1]:80\xffunknown\xffhttps, http\xff_hidden\xffexample.org:8443\xff443\xff/shop/a',
     b'for=192.0.2.43;proto=https;host="example.org:8443", for="[2001:db8::1]:4711";by=_x\xff'
     b'for="_a\\"b", FOR=unknown; ; a="\\\\,"',
+    *websockets.SEEDS,
 )
