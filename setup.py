@@ -45,6 +45,7 @@ MODULES = [
     "_wsgi",
     "_scope",
     "_asgi",
+    "_asgi_websocket",
 ]
 
 VARIANTS = ["SANITIZE", "DEBUG", "COVERAGE", "ANNOTATE"]

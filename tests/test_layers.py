@@ -17,9 +17,9 @@ LAYERS = {
     "grammar": {
         "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
     },
-    "connection": {"_http1", "_httptools", "_deflate", "_websocket"},
+    "connection": {"_http1", "_httptools", "_deflate", "_websocket", "websocket"},
     "I/O": {"_poller", "_transport", "_openssl", "_tls", "_client", "_accesslog", "_reactor", "_leader"},
-    "interface": {"_wsgi", "_scope", "_asgi"},
+    "interface": {"_wsgi", "_scope", "_asgi", "_asgi_websocket"},
     "services": {
         "sockets", "listening", "identity", "systemd", "environment", "sources", "printing", "tls", "importer", "log", "demo",
         "pulse", "control", "handover", "loops",

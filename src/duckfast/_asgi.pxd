@@ -27,6 +27,26 @@ cdef class ASGIExchange
 
 
 @cython.final
+cdef class Ready:
+    pass
+
+
+cdef Ready READY     # what send() returns when there is nothing to wait for
+
+
+@cython.final
+cdef class Waiting:
+    cdef ASGIExchange exchange
+    cdef object future         # slept on; None: not asleep
+    cdef bint for_message      # receive()
+    cdef object ticket         # what this send() waits for, as must_wait() knows it; None: that everything has left
+
+    cdef int step(self, PyObject** result) except -1
+    cdef object sleep(self)
+    cdef int leave(self) except -1
+
+
+@cython.final
 cdef class ApplicationCall:
     cdef ASGIExchange exchange            # None once the application has ended
     cdef object coroutine                 # None before the first step
@@ -65,6 +85,7 @@ cdef class ASGIService(Service):
     cdef object _create_future
     cdef object _context          # what held requests start in
     cdef bint _complained         # about what an application returned
+    cdef Service _websockets      # makes their exchanges, which are ASGIExchanges too; None: they are ordinary requests
 
     # the engine's clockwork
     cdef readonly Reactor reactor
@@ -118,7 +139,9 @@ cdef class ASGIExchange(Exchange):
 
     # what awaitables ask
     cdef dict take_message(self)            # None: nothing yet
-    cdef bint must_wait(self) except -1     # a send() has to wait for the kernel
+    cdef bint must_wait(self, object ticket) except -1   # a send() has to wait for the kernel
+    cdef int withdraw(self, object ticket) except -1     # it does not any more
+    cdef object bind_send(self)
 
     cdef int application_ended(self, object error) except -1
 
@@ -138,3 +161,10 @@ cdef class ASGIExchange(Exchange):
     cdef object _end_body(self)
     cdef object _end_response(self)
     cdef int _answer_for(self, object error) except -1
+
+
+cdef object bind_method(object method, object self)   # a bound method without the search for its name
+cdef int wake(list waiters) except -1
+cdef tuple read_field(object item)      # a header or trailer: any iterable of two bytes objects
+cdef bytes read_bytes(object value)     # a copy of any bytes-like value; the application may change its own afterwards
+cdef bint is_of_disconnect(object error) except -1

@@ -29,6 +29,7 @@ class ASGIService(Service):
         root_path: str = "",
         root_path_mode: str = "prefix",
         raise_on_disconnect: bool = True,
+        websockets: Service | None = None,
     ) -> None: ...
     def attach(self, reactor: Reactor, desk: Desk) -> None:
         """Serve this reactor from the loop."""

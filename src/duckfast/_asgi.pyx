@@ -129,10 +129,6 @@ cdef Ready READY = Ready.__new__(Ready)
 cdef class Waiting:
     """One call of receive(), or of a send() that is held back: asks the exchange at every step, sleeps on a future between."""
 
-    cdef ASGIExchange exchange
-    cdef object future         # slept on; None: not asleep
-    cdef bint for_message      # receive()
-
     cdef int step(self, PyObject** result) except -1:
         if self.for_message:
             message = self.exchange.take_message()
@@ -141,7 +137,7 @@ cdef class Waiting:
                 Py_INCREF(message)
                 result[0] = <PyObject*>message
                 return PYGEN_RETURN
-        elif not self.exchange.must_wait():
+        elif not self.exchange.must_wait(self.ticket):
             self.future = None
             Py_INCREF(None)
             result[0] = <PyObject*>None
@@ -171,6 +167,8 @@ cdef class Waiting:
         if self.future is not None and waiters is not None and self.future in waiters:
             waiters.remove(self.future)
         self.future = None
+        if self.ticket is not None:
+            self.exchange.withdraw(self.ticket)
         return 0
 
     def __await__(self):
@@ -229,7 +227,7 @@ cdef PyObject* _stop(PyObject* result) noexcept:
     return NULL
 
 
-cdef int _wake(list waiters) except -1:
+cdef int wake(list waiters) except -1:
     if waiters is not None and len(waiters) != 0:
         for future in waiters:
             if not future.done():
@@ -399,7 +397,7 @@ def _raise(error):
 
 cdef object _call_application(ASGIExchange exchange):
     """The application's coroutine, or the iterator of any other awaitable that it returns."""
-    returned = exchange.service._app(exchange.scope, duckfast_bind(_receive, exchange), duckfast_bind(_send, exchange))
+    returned = exchange.service._app(exchange.scope, duckfast_bind(_receive, exchange), exchange.bind_send())
     if PyCoro_CheckExact(returned):
         return returned
     method = getattr(type(returned), "__await__", None)
@@ -477,11 +475,12 @@ cdef class ASGIService(Service):
     """
 
     def __init__(self, app, loop, *, dict state=None, str root_path="", str root_path_mode="prefix",
-                 bint raise_on_disconnect=True):
+                 bint raise_on_disconnect=True, Service websockets=None):
         self._app = app
         self._loop = loop
         self._create_future = loop.create_future
         self._raise_on_disconnect = raise_on_disconnect
+        self._websockets = websockets
         # 2.4 promises that send() raises once the client left; frameworks stop listening for http.disconnect then.
         self._scopes = ScopeBuilder(root_path, root_path_mode, state, "2.5" if raise_on_disconnect else "2.3")
         self._eager = sys.version_info >= (3, 12)
@@ -568,8 +567,12 @@ cdef class ASGIService(Service):
         self._timer = None if seconds is None else self._loop.call_later(seconds, self.deadline)
         return 0
 
-    cdef Exchange new_exchange(self, Channel channel):
-        cdef ASGIExchange exchange = ASGIExchange.__new__(ASGIExchange)
+    cdef Exchange new_exchange(self, Channel channel, Head* head):
+        cdef ASGIExchange exchange
+        if head.upgrade_websocket and self._websockets is not None:
+            exchange = <ASGIExchange>self._websockets.new_exchange(channel, head)
+        else:
+            exchange = ASGIExchange.__new__(ASGIExchange)
         exchange.service = self
         return exchange
 
@@ -723,13 +726,13 @@ cdef class ASGIExchange(Exchange):
             self.first = PyBytes_FromStringAndSize(data, size)
         elif append(&self.rest, data, size) < 0:
             raise MemoryError
-        return _wake(self.receivers)
+        return wake(self.receivers)
 
     cdef int body_end(self) except -1:
         self.body = BODY_WHOLE
         if not self.started:
             return self.service.start(self)
-        return _wake(self.receivers)
+        return wake(self.receivers)
 
     cdef int proceed(self, Desk desk) except -1:
         return self.service.start_task(self)
@@ -748,19 +751,19 @@ cdef class ASGIExchange(Exchange):
             self.gone = True
             if self.body == BODY_ARRIVING:
                 self._drop_body()   # a cut body is never handed over as if it were whole
-        _wake(self.receivers)
-        return _wake(self.senders)
+        wake(self.receivers)
+        return wake(self.senders)
 
     cdef int half_closed(self) except -1:
         self.told = True
-        return _wake(self.receivers)
+        return wake(self.receivers)
 
     cdef int drained(self) except -1:
-        return _wake(self.senders)
+        return wake(self.senders)
 
     cdef int draining(self) except -1:
         # What listens for the end of an open stream hears it now.
-        return _wake(self.receivers)
+        return wake(self.receivers)
 
     cdef int overdue(self) except -1:
         cdef ApplicationCall call = self.service._first
@@ -875,14 +878,20 @@ cdef class ASGIExchange(Exchange):
         channel.take(client, status)
         self.response = RESPONDED
         self.served_by = channel
-        _wake(self.receivers)
+        wake(self.receivers)
         return client
 
-    cdef bint must_wait(self) except -1:
+    cdef bint must_wait(self, object ticket) except -1:
         if self.channel is None:
             self._late()
             return False
         return self.channel.unsent()
+
+    cdef int withdraw(self, object ticket) except -1:
+        return 0
+
+    cdef object bind_send(self):
+        return duckfast_bind(_send, self)
 
     cdef object _send_start(self, dict message):
         cdef Channel channel = self.channel
@@ -912,14 +921,14 @@ cdef class ASGIExchange(Exchange):
             raise
         self.response = AWAIT_BODY
         if self.receivers is not None and channel.reactor.retiring:
-            _wake(self.receivers)
+            wake(self.receivers)
         return READY
 
     cdef int _write_fields(self, object fields) except -1:
         cdef Channel channel = self.channel
         cdef WriteError error
         for item in fields:
-            name, value = _field(item)
+            name, value = read_field(item)
             error = channel.add_field(
                 PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
             if error != WRITE_OK:
@@ -933,7 +942,7 @@ cdef class ASGIExchange(Exchange):
         cdef bint more_body
         body = message.get("body", b"")
         if not PyBytes_CheckExact(body):
-            body = _bytes_of(body)
+            body = read_bytes(body)
         more_body = len(message) > 2 and message.get("more_body", False)
         if channel is None:
             return self._late()
@@ -1008,8 +1017,8 @@ cdef class ASGIExchange(Exchange):
         finished = channel.end_body(self.trailers.data, self.trailers.size)
         channel.flush()
         self._drop_body()
-        _wake(self.receivers)
-        _wake(self.senders)
+        wake(self.receivers)
+        wake(self.senders)
         if finished == RESPONSE_SHORT:
             raise ApplicationError("the response is shorter than its Content-Length: the connection was closed")
         return READY
@@ -1081,7 +1090,7 @@ cdef class ASGIExchange(Exchange):
         memset(&head, 0, sizeof(head))
         head.content_length = -1
         for item in message.get("headers", ()):
-            name, value = _field(item)
+            name, value = read_field(item)
             error = write_field(
                 &self.trailers, &head, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
                 PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
@@ -1097,7 +1106,7 @@ cdef class ASGIExchange(Exchange):
             return self._late()
         if self.response > AWAIT_BODY:
             raise ApplicationError("http.response.early_hint comes before the body")
-        links = [_bytes_of(link) for link in message.get("links", ())]
+        links = [read_bytes(link) for link in message.get("links", ())]
         if self.http_1_0 or not links:
             return READY
         memset(&lines, 0, sizeof(lines))
@@ -1140,7 +1149,7 @@ cdef class ASGIExchange(Exchange):
                 self._complain("the application returned without a response to %s %r", None)
             elif not self.told and not self.service.reactor.retiring:   # a stream that heard of its end may stop where it is
                 self._complain("the application returned in the middle of its response to %s %r", None)
-        elif not cancelled and not (self.gone and _is_of_disconnect(error)):
+        elif not cancelled and not (self.gone and is_of_disconnect(error)):
             self._complain("the application failed on %s %r", error)
         if channel is None:
             return 0
@@ -1157,13 +1166,17 @@ cdef class ASGIExchange(Exchange):
         _logger.error(text, self.scope.get("method"), self.scope.get("path"), exc_info=error)
 
 
+cdef object bind_method(object method, object self):
+    return duckfast_bind(method, self)
+
+
 cdef object _receive = ASGIExchange.__dict__["receive"]
 cdef object _send = ASGIExchange.__dict__["send"]
 
 
 # --- reading an application's messages ----------------------------------------------------------------------------
 
-cdef tuple _field(object item):
+cdef tuple read_field(object item):
     """A header or trailer: any iterable of two bytes objects."""
     cdef tuple pair
     if type(item) is tuple:
@@ -1176,11 +1189,11 @@ cdef tuple _field(object item):
     if len(pair) != 2:
         raise ApplicationError(f"a header is a pair of bytes, got {item!r}")
     if not PyBytes_CheckExact(pair[0]) or not PyBytes_CheckExact(pair[1]):
-        return _bytes_of(pair[0]), _bytes_of(pair[1])
+        return read_bytes(pair[0]), read_bytes(pair[1])
     return pair
 
 
-cdef bytes _bytes_of(object value):
+cdef bytes read_bytes(object value):
     """A copy of any bytes-like value; the application may change its own afterwards."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
@@ -1214,7 +1227,7 @@ cdef int _move(object source, int64_t position) except -1:
     return 0
 
 
-def _is_of_disconnect(error) -> bool:
+cdef bint is_of_disconnect(object error) except -1:
     """Whether ClientDisconnected is what led to this exception: frameworks wrap it in their own, task groups in a group."""
     seen = set()
     found = [error]

@@ -35,7 +35,7 @@ cdef class Desk:
 
 cdef class Service:
     # Makes exchanges: what an interface hands to the reactor. Subclassed by _wsgi and _asgi.
-    cdef Exchange new_exchange(self, Channel channel)
+    cdef Exchange new_exchange(self, Channel channel, Head* head)
 
 
 cdef class Exchange:
@@ -57,6 +57,27 @@ cdef class Exchange:
     cdef int overdue(self) except -1                                     # the app took too long; the client has been answered
     cdef tuple describe(self)                                            # method and path, while the app works on it; else None
     cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
+
+    # after channel.upgrade(): the connection speaks another protocol, which is the exchange's
+    cdef int bytes_came(self, char* data, size_t size) except -1         # on the desk: they may be changed, and die on return
+    cdef int bytes_ended(self) except -1                                 # the peer has sent its last byte
+    cdef bint wants_bytes(self) noexcept                                 # False: none are read until reactor.queue(channel)
+    cdef int deadline_passed(self, Deadline deadline) except -1          # of those from UPGRADED_DEADLINE on
+
+
+cdef enum Deadline:
+    NO_DEADLINE
+    HEAD_DEADLINE
+    BODY_DEADLINE
+    KEEP_ALIVE_DEADLINE
+    LINGER_DEADLINE
+    PARTING_DEADLINE
+    HALF_CLOSE_DEADLINE
+    HANDSHAKE_DEADLINE
+    # of connections that speak another protocol, set by their exchange; how long they are: Reactor.time_upgraded()
+    LOOK_DEADLINE             # time to see whether the peer is still there
+    REPLY_DEADLINE            # it was asked
+    FAREWELL_DEADLINE         # its last word is due
 
 
 cdef enum Place:
@@ -97,7 +118,8 @@ cdef class Channel:
     cdef uint8_t security             # a Security of _reactor.pyx
     cdef bint closed
     cdef bint peer_finished           # the peer has sent its last byte
-    cdef uint8_t deadline             # which list read_timer is in: a Deadline of _reactor.pyx
+    cdef uint8_t deadline             # which list read_timer is in: a Deadline
+    cdef bint upgraded                # another protocol: the exchange reads and writes bytes
     cdef bint blocked                 # the kernel did not take all: write_timer runs, drained() is owed
     cdef bint more                    # the next flush() may be held back by the kernel: more follows soon, or somebody pushes
     cdef bint corked                  # it was
@@ -174,6 +196,14 @@ cdef class Channel:
     cdef int answer_error(self, int status, const char* reason) except -1    # nothing was sent yet: a whole response of the server's own, then close
     cdef int break_off(self) except -1       # in the middle of a response: end the connection visibly
 
+    # --- for the exchange: another protocol on this connection, from a 101 on. Bytes go into output(), a large piece behind them
+    # --- by send_tail(), and leave with flush(); unsent() and drained() tell of them as of a response.
+    cdef WriteError start_upgrade(self) noexcept                         # a head of 101; add_field() follows
+    cdef int upgrade(self) except -1                                     # ends it: from now on the bytes are the exchange's
+    cdef Buffer* output(self) except NULL
+    cdef int send_tail(self, object owner, const char* data, size_t size) except -1
+    cdef int end_upgraded(self) except -1                                # all is said: ends once it has left, and detaches the exchange
+
     # --- for an exchange that may block its thread; they give up the GIL while they wait
     cdef Event wait_body(self, Desk desk) except? FAILED      # DATA, END, FAILED (the connection knows why), or CLOSED: the peer is gone
     cdef bint wait_sent(self) except -1                       # until nothing is unsent; False: the connection is gone
@@ -207,6 +237,7 @@ cdef class Channel:
     cdef int _end_handshake(self) except -1
     cdef int _fail_handshake(self) except -1
     cdef int _pump(self, Desk desk) except -1
+    cdef int _pump_upgraded(self, Desk desk) except -1
     cdef bint _take_proxy_header(self, Desk desk) except -1
     cdef int _refuse_proxy(self, const char* reason) except -1
     cdef int _believe_proxy(self, ProxyHeader* header) except -1
@@ -300,6 +331,8 @@ cdef class Reactor:
     cdef int64_t busy_complained      # when refusing was last logged
     cdef object on_stuck              # called when a thread stays behind in an app that took too long
     cdef TimerList handshake_timers
+    cdef TimerList look_timers, reply_timers, farewell_timers
+    cdef readonly int64_t upgraded    # number of open connections that speak another protocol
     cdef object on_connected          # each is called with a ClientSocket that leaves here; None: it stays ...
     cdef object on_idle               # ... when it waits for its next request
     cdef object on_timed_out          # ... when its request head has not come in time

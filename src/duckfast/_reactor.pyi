@@ -96,6 +96,9 @@ class Reactor:
     def part(self, desk: Desk) -> float:
         """Reset what is still in progress and end idle connections; the seconds that those may take to be gone."""
 
+    def time_upgraded(self, look: float, reply: float, farewell: float) -> None:
+        """How many seconds the deadlines of connections that speak another protocol are; 0: there is none. Before start()."""
+
     def set_heartbeat(self, heartbeat: Callable[[], None], seconds: float) -> None:
         """Have it called about every so many seconds, from a thread that makes progress."""
 

@@ -39,7 +39,9 @@ from duckfast._tls cimport (
 )
 from duckfast._transport cimport accept_connection, iovec, local_address, peer_address, wait_ready
 from duckfast._trust cimport Proxies, describe_address
-from duckfast._writer cimport NO_MEMORY, WRITE_OK, append, free_buffer, reserve, write_field, write_status
+from duckfast._writer cimport (
+    NO_MEMORY, PERSISTENCE_UNSAID, WRITE_OK, append, end_head, free_buffer, reserve, write_field, write_interim, write_status,
+)
 
 from duckfast._http1 import HTTP1Connection as _OwnConnection
 
@@ -85,17 +87,6 @@ cdef int CLIENT_GONE = 499                    # in the access log: the client le
 
 cdef uint32_t RESUME = 16   # beside the poller's Ready bits: nothing happened, go on where you stopped
 
-cdef enum Deadline:
-    NO_DEADLINE
-    HEAD_DEADLINE
-    BODY_DEADLINE
-    KEEP_ALIVE_DEADLINE
-    LINGER_DEADLINE
-    PARTING_DEADLINE
-    HALF_CLOSE_DEADLINE
-    HANDSHAKE_DEADLINE
-
-
 cdef enum Security:
     PLAIN
     SHAKING_HANDS   # TLS, not established yet
@@ -119,7 +110,7 @@ cdef class Desk:
 
 
 cdef class Service:
-    cdef Exchange new_exchange(self, Channel channel):
+    cdef Exchange new_exchange(self, Channel channel, Head* head):
         raise RuntimeError("a Service makes exchanges of its own kind")
 
 
@@ -158,6 +149,18 @@ cdef class Exchange:
         return None
 
     cdef int draining(self) except -1:
+        return 0
+
+    cdef int bytes_came(self, char* data, size_t size) except -1:
+        return 0
+
+    cdef int bytes_ended(self) except -1:
+        return 0
+
+    cdef bint wants_bytes(self) noexcept:
+        return True
+
+    cdef int deadline_passed(self, Deadline deadline) except -1:
         return 0
 
 
@@ -336,6 +339,8 @@ cdef class Channel:
         cdef Exchange exchange
         if self.lingering:
             return self._throw_away(desk)
+        if self.upgraded:
+            return self._pump_upgraded(desk)
         if self.turn_came:
             self.turn_came = False
             exchange = self.exchange
@@ -379,6 +384,47 @@ cdef class Channel:
                 raise MemoryError
             if self.peer_finished and self.exchange is not None and self.deadline == NO_DEADLINE:
                 self.reactor.set_deadline(self, HALF_CLOSE_DEADLINE)
+        return 0
+
+    cdef int _pump_upgraded(self, Desk desk) except -1:
+        """Reads for the exchange, first what came behind the request that asked for the other protocol."""
+        cdef int budget = READS_PER_TURN
+        cdef Py_ssize_t count
+        cdef size_t done = 0
+        cdef size_t size
+        cdef bytes early
+        cdef Exchange exchange = self.exchange
+        if self.connection.unread() and exchange is not None:
+            early = self.connection.take_unread()
+            while done < <size_t>len(early) and not self.closed:
+                size = min(<size_t>len(early) - done, desk.scratch_size)
+                memcpy(desk.scratch, PyBytes_AS_STRING(early) + done, size)
+                done += size
+                exchange.bytes_came(desk.scratch, size)
+        while not self.closed and not self.lingering:
+            exchange = self.exchange
+            if exchange is None or not self.readable or not exchange.wants_bytes():
+                return 0
+            if budget == 0:
+                return self.reactor.queue(self)
+            budget -= 1
+            count = self.transport.recv(desk.scratch, desk.scratch_size)
+            if count > 0:
+                self.reactor.counters.bytes_in += count
+                self.connection.body_received += <uint64_t>count
+                if <size_t>count < desk.scratch_size and not self.peer_finished and not self.transport.unread:
+                    self.readable = False   # as in _pump()
+                exchange.bytes_came(desk.scratch, count)
+            elif count == -EAGAIN or count == -EWOULDBLOCK:
+                self.readable = False
+            elif count == 0:
+                self.readable = False
+                self.peer_finished = True
+                exchange.bytes_ended()
+            else:
+                self.lost()
+        if self.lingering and not self.closed:
+            return self._throw_away(desk)
         return 0
 
     cdef bint _take_proxy_header(self, Desk desk) except -1:
@@ -457,6 +503,8 @@ cdef class Channel:
             event = self.connection.poll(desk.head)
             if event == REQUEST:
                 self._begin_request(desk)
+                if self.upgraded:
+                    return False
             elif event == END:
                 self.reactor.set_deadline(self, NO_DEADLINE)
                 if self.client_since:
@@ -536,7 +584,7 @@ cdef class Channel:
             self._note_request(desk.head)
         if reactor.gated and reactor._is_full():
             return self.answer_busy()
-        exchange = reactor.service.new_exchange(self)
+        exchange = reactor.service.new_exchange(self, desk.head)
         exchange.channel = self
         exchange.since = reactor.clock
         self.exchange = exchange
@@ -624,6 +672,11 @@ cdef class Channel:
         cdef uint8_t deadline = self.deadline
         cdef Exchange exchange
         self.reactor.set_deadline(self, NO_DEADLINE)
+        if deadline >= LOOK_DEADLINE:
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.deadline_passed(<Deadline>deadline)
+            return 0
         if deadline == HALF_CLOSE_DEADLINE:
             exchange = self.exchange
             if exchange is not None:
@@ -786,7 +839,7 @@ cdef class Channel:
         """
         cdef Exchange exchange = self.exchange
         cdef Transport transport = self.transport
-        if self.closed or self.lingering or self.blocked or self.connection.head_sent:
+        if self.closed or self.lingering or self.blocked or self.upgraded or self.connection.head_sent:
             raise OSError(errno.ENOTCONN, "the client has left, or its response has begun")
         self.reactor.poller.unwatch(transport.fd)
         if self.log_note != NULL:
@@ -837,6 +890,8 @@ cdef class Channel:
         """Nothing happens to this connection any more."""
         self.closed = True
         self.exchange = None
+        if self.upgraded:
+            self.reactor.upgraded -= 1
         if self.security == SHAKING_HANDS:
             self.security = SECURE
             self.reactor.handshakes -= 1
@@ -1117,6 +1172,50 @@ cdef class Channel:
         if self.forwarded is not None and self.log_note == NULL:   # else the access line needs it
             self.forwarded = None
         return self._detach()
+
+    # ------------------------------------------------------------------ another protocol
+
+    cdef WriteError start_upgrade(self) noexcept:
+        if self.out.data == NULL and self.reactor.take_buffer(&self.out) < 0:
+            return NO_MEMORY
+        return write_interim(&self.out, &self.response, 101)
+
+    cdef int upgrade(self) except -1:
+        if end_head(&self.out, &self.response, self.reactor.defaults, -1, False, PERSISTENCE_UNSAID) != WRITE_OK:
+            raise MemoryError
+        if self.log_note != NULL:
+            self.log_note.status = 101   # the line is due with the end of the connection
+            if self.reactor.log.format.wants_response:
+                self._note_response(self.response.mark)
+        self.response.status = 0
+        self.upgraded = True
+        self.reactor.upgraded += 1
+        if self.request_timer.previous != NULL:
+            disarm(&self.request_timer)
+        self.reactor.set_deadline(self, NO_DEADLINE)
+        if self.busy:
+            self.pending |= RESUME
+            return 0
+        return self.reactor.queue(self)
+
+    cdef Buffer* output(self) except NULL:
+        if self.tail is not None:
+            self._merge_tail()
+        if self.out.data == NULL:
+            self.reactor.take_buffer(&self.out)
+        return &self.out
+
+    cdef int send_tail(self, object owner, const char* data, size_t size) except -1:
+        return self._queue_tail(owner, data, size)
+
+    cdef int end_upgraded(self) except -1:
+        if self.closed or self.response_done:
+            return 0
+        self.response_done = True
+        self.connection.close_after_response()
+        self.reactor.set_deadline(self, NO_DEADLINE)
+        self._detach()
+        return self.flush()
 
     cdef int _detach(self) except -1:
         if self.exchange is not None:
@@ -1407,6 +1506,7 @@ cdef class Reactor:
         init_timers(&self.request_timers, limits.request_time)
         init_timers(&self.overtime_timers, limits.request_time // OVERTIME_SHARE)
         init_timers(&self.handshake_timers, limits.handshake_time)
+        self.time_upgraded(0, 0, 0)
 
     def __dealloc__(self):
         cdef int index
@@ -1569,6 +1669,12 @@ cdef class Reactor:
             channel.part()
             channel = following
         return 1.1 * PARTING_TIME / SECOND
+
+    def time_upgraded(self, double look, double reply, double farewell) -> None:
+        """How many seconds the deadlines of connections that speak another protocol are; 0: there is none. Before start()."""
+        init_timers(&self.look_timers, <int64_t>(look * SECOND))
+        init_timers(&self.reply_timers, <int64_t>(reply * SECOND))
+        init_timers(&self.farewell_timers, <int64_t>(farewell * SECOND))
 
     def set_heartbeat(self, heartbeat, double seconds) -> None:
         """Has it called about every so many seconds, from a thread that makes progress."""
@@ -1770,6 +1876,12 @@ cdef class Reactor:
             return &self.half_close_timers
         if deadline == HANDSHAKE_DEADLINE:
             return &self.handshake_timers
+        if deadline == LOOK_DEADLINE:
+            return &self.look_timers
+        if deadline == REPLY_DEADLINE:
+            return &self.reply_timers
+        if deadline == FAREWELL_DEADLINE:
+            return &self.farewell_timers
         return &self.linger_timers
 
     cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1:
@@ -1791,7 +1903,7 @@ cdef class Reactor:
         cdef int64_t at = self.accept_again if self.accept_again else INT64_MAX
         cdef TimerList* timers
         cdef int index
-        cdef TimerList* lists[8]
+        cdef TimerList* lists[11]
         lists[0] = &self.head_timers
         lists[1] = &self.body_timers
         lists[2] = &self.keep_alive_timers
@@ -1800,11 +1912,14 @@ cdef class Reactor:
         lists[5] = &self.write_timers
         lists[6] = &self.parting_timers
         lists[7] = &self.handshake_timers
+        lists[8] = &self.look_timers
+        lists[9] = &self.reply_timers
+        lists[10] = &self.farewell_timers
         if self.request_timers.length:
             at = min(at, self._next_request_due())
         if self.in_line:
             at = min(at, self.line_timers.ends.next.at)
-        for index in range(8):
+        for index in range(11):
             timers = lists[index]
             if timers.ends.next != &timers.ends and timers.ends.next.at < at:
                 at = timers.ends.next.at
@@ -1865,7 +1980,7 @@ cdef class Reactor:
         if self.accept_again and time >= self.accept_again:
             self.accept_again = 0
             self.watch_again()
-        for deadline in range(HEAD_DEADLINE, HANDSHAKE_DEADLINE + 1):
+        for deadline in range(HEAD_DEADLINE, (FAREWELL_DEADLINE if self.upgraded else HANDSHAKE_DEADLINE) + 1):
             while True:
                 timer = first_due(self.timers_of(deadline), time)
                 if timer == NULL:

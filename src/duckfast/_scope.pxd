@@ -31,6 +31,7 @@ cdef class ScopeBuilder:
     cdef list _secure         # likewise, of such requests over TLS
 
     cdef dict build(self, Channel channel, Head* head)
+    cdef dict build_websocket(self, Channel channel, Head* head)   # `subprotocols` is the caller's to fill in
     cdef int take_back(self, dict scope) except -1
     cdef int _add_addresses(self, dict scope, Channel channel) except -1
     cdef int _add_forwarded(self, dict scope, Channel channel) except -1

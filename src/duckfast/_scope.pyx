@@ -109,6 +109,20 @@ cdef class ScopeBuilder:
             scope["state"] = self._state.copy()
         return scope
 
+    cdef dict build_websocket(self, Channel channel, Head* head):
+        """The scope of the request that asks for a websocket (ASGI WebSocket 2.5, "connection scope")."""
+        cdef dict scope = self.build(channel, head)
+        cdef dict extensions = {"websocket.http.response": {}}
+        if channel.security != 0:
+            extensions[K_TLS] = PyDict_Copy(channel.tls().extension)
+        scope["type"] = "websocket"
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
+        scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+        scope["extensions"] = extensions
+        scope["subprotocols"] = []
+        del scope["method"]   # it is always GET
+        return scope
+
     cdef int _add_addresses(self, dict scope, Channel channel) except -1:
         host = channel.server_host()
         port = channel.server_port()

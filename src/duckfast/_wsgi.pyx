@@ -23,7 +23,7 @@ from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._forwarded cimport Forwarded
 from duckfast._headers cimport NAME_COOKIE, NAME_HOST, NAME_PROXY, wsgi_name
 from duckfast._http1 cimport CLOSED, DATA, END, Event
-from duckfast._parser cimport Span, unquote
+from duckfast._parser cimport Head, Span, unquote
 from duckfast._poller cimport now
 from duckfast._reactor cimport IN_LINE, INSIDE, ITS_TURN, RESPONSE_SHORT, SENT_TOO_LONG, Listener
 from duckfast._transport cimport OpenFile
@@ -150,7 +150,7 @@ cdef class WSGIService(Service):
         }
         self.template = template
 
-    cdef Exchange new_exchange(self, Channel channel):
+    cdef Exchange new_exchange(self, Channel channel, Head* head):
         cdef WSGIExchange exchange = WSGIExchange.__new__(WSGIExchange)
         exchange.service = self
         return exchange

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from duckfast import engine, tls
+from duckfast import _deflate, engine, tls
 from duckfast._asgi import ASGIService
+from duckfast._asgi_websocket import WebSocketService
 from duckfast._reactor import Desk
 from duckfast.exceptions import ApplicationError, ConfigError, LifespanFailure
 
@@ -35,6 +36,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 DRAIN_LOOK = 0.01  # seconds between looks at what is still open while stopping
 CANCEL_GRACE = 3.0  # seconds that cancelled applications get for their cleanup; hypercorn's graceful default is 3 s too
 EXECUTOR_GRACE = 3.0  # seconds that threads of the loop's executor get to end
+
+WEBSOCKET_LOOK = 20.0  # seconds between looks at a websocket that is not pinged; as the default of pings
+WEBSOCKET_FAREWELL = 5.0  # seconds that a client gets to answer a close frame; websockets has 10 s for a whole close
 
 log = logging.getLogger("duckfast")
 
@@ -208,9 +212,11 @@ class AsyncEngine:
             root_path=config.root_path,
             root_path_mode=config.root_path_mode,
             raise_on_disconnect=config.raise_on_disconnect,
+            websockets=make_websockets(config),
         )
         reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
         engine.limit_concurrency(reactor, config, config.limit_concurrency or 0, 1, one_by_one=False)
+        reactor.time_upgraded(config.ws_ping_interval or WEBSOCKET_LOOK, config.ws_ping_timeout or 0, WEBSOCKET_FAREWELL)
         self._recycling.count([reactor])
         desk = Desk(reactor.limits)
         engine.add_listeners(reactor, self._sockets, self._tls, self._diversions)
@@ -373,6 +379,20 @@ class Lifespan:
         if phase == "shutdown" and not self._stopping.is_set():
             raise ApplicationError(f"{kind} came before lifespan.shutdown")
         word.set_result(str(message.get("message", "")) if outcome == "failed" else None)
+
+
+def make_websockets(config: Config) -> WebSocketService | None:
+    """What makes the exchanges of websockets; None: they are ordinary requests."""
+    if config.ws == "none":
+        return None
+    if config.ws_per_message_deflate == "on" and _deflate.missing:
+        log.warning("websockets are not compressed: %s", _deflate.missing)
+    return WebSocketService(
+        config.ws_max_size,
+        config.ws_max_queue,
+        config.ws_ping_interval is not None,
+        config.ws_deflate_window_bits if config.ws_per_message_deflate == "on" else None,
+    )
 
 
 def single_callable(app: Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]) -> Application:

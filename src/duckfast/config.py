@@ -55,10 +55,10 @@ FALLBACKS = {"workers": "WEB_CONCURRENCY", "forwarded_allow_ips": "FORWARDED_ALL
 CONFIGURATION = "Configuration"
 APPLICATION, ADDRESSES, PROCESSES, IDENTITY = "Application", "Where to listen", "Processes", "Process identity"
 ENGINE, PROXIES = "Engine", "Behind a proxy"
-ANSWERS, TLS, LOGS, LIMITS, TIMEOUTS = "Answers", "TLS", "Logs", "Limits", "Timeouts"
+ANSWERS, WEBSOCKETS, TLS, LOGS, LIMITS, TIMEOUTS = "Answers", "WebSockets", "TLS", "Logs", "Limits", "Timeouts"
 # In the order of --help.
 GROUPS = (
-    APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, TLS, LOGS, LIMITS, TIMEOUTS
+    APPLICATION, CONFIGURATION, ADDRESSES, PROCESSES, IDENTITY, ENGINE, PROXIES, ANSWERS, WEBSOCKETS, TLS, LOGS, LIMITS, TIMEOUTS
 )
 
 # Settings that need somebody who outlives the process that serves.
@@ -402,6 +402,40 @@ class Config:
     date_header: bool = setting(ANSWERS, Switch(), True, "Send a Date field.")
     raise_on_disconnect: bool = setting(
         ANSWERS, Switch(), True, "ASGI: send() raises an OSError once the client has left (off: it does nothing)."
+    )
+
+    ws: str = setting(
+        WEBSOCKETS,
+        Choice("auto", "none", synonyms=dict.fromkeys(("websockets", "websockets-sansio", "wsproto"), "auto")),
+        "auto",
+        "WebSockets for ASGI. none: a request for one is an ordinary request.",
+        words={"--no-ws": "none"},
+    )
+    ws_max_size: int = setting(
+        WEBSOCKETS,
+        Size(1),
+        16 * KIB * KIB,
+        "Largest message from a client, decompressed (else 1009).",
+        aliases=("--websocket-max-message-size",),
+    )
+    ws_max_queue: int = setting(
+        WEBSOCKETS, Number(1), 32, "Most messages that wait for the application before a client is read no further."
+    )
+    ws_ping_interval: float | None = setting(
+        WEBSOCKETS,
+        Optional(Duration(), "none"),
+        20.0,
+        "Ask each client so often whether it is there. none: never.",
+        aliases=("--websocket-ping-interval",),
+    )
+    ws_ping_timeout: float | None = setting(
+        WEBSOCKETS, Optional(Duration(), "none"), 20.0, "Longest wait for a sign of life after that (else 1011). none: no limit."
+    )
+    ws_per_message_deflate: str = setting(
+        WEBSOCKETS, Mode("on", "off", on="on"), "on", "Compress messages with clients that offer it (permessage-deflate)."
+    )
+    ws_deflate_window_bits: int = setting(
+        WEBSOCKETS, Number(9, 15), 12, "Window of that compression, as a power of two: memory of a busy websocket against bytes."
     )
 
     ssl_certfile: list[str] = setting(

@@ -134,11 +134,9 @@ PREFIXES = {
     "metrics": NOT_YET,
     "static_path": "let the proxy serve files, or the application (WhiteNoise)",
     "statsd_": NOT_YET,
-    "websocket_": NOT_YET,
-    "ws_": NOT_YET,
 }
 OPTION = re.compile(r"--[a-z][a-z-]*[a-z]")
-WHOLE_WORDS = {"ws": NOT_YET, "k": INTERFACE}
+WHOLE_WORDS = {"k": INTERFACE}
 
 
 def normal(name: str) -> str:

@@ -45,7 +45,6 @@ def test_counterpart_whose_value_means_something_else_is_only_named() -> None:
         ("-k", "the application decides"),
         ("--statsd-host", "this version does not have it"),
         ("--http2-max-frame-size", "this version does not have it"),
-        ("--no-ws", "this version does not have it"),
         ("--permit-obsolete-folding", "such requests are refused"),
         ("post_fork", "there are no hooks"),
         ("--timeout-keepalive", "did you mean --timeout-keep-alive?"),
