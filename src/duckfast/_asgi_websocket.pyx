@@ -9,6 +9,7 @@ The file is longer than most because the handshake, both directions and every en
 
 import logging
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -138,7 +139,7 @@ cdef class WebSocketExchange(ASGIExchange):
         if self.phase == OPEN or self.phase == CLOSING:
             if self.pong != NULL:
                 self._send_pong()
-            if self.held is not None and len(self.held) != 0:
+            if self.held is not None and len(self.held) != 0 and self.channel is not None and not self.channel.unsent():
                 self._release_held(False)
         if self.channel is not None and self.channel.unsent():
             return 0
@@ -352,6 +353,7 @@ cdef class WebSocketExchange(ASGIExchange):
     cdef object bind_send(self):
         return bind_method(_send, self)
 
+    @cython.binding(False)
     def send(self, message):
         """Takes a message. Raises ApplicationError when it breaks the contract, ClientDisconnected when the websocket has ended;
         returns an awaitable."""

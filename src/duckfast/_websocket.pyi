@@ -1,6 +1,6 @@
 """Frames and messages of one websocket (RFC 6455), and a door to them for tests, fuzzers and tools."""
 
-from typing import Any
+from typing import Any, Self
 
 from duckfast._deflate import Compression
 
@@ -12,7 +12,7 @@ class WebSocketConnection:
     close_reason: str | None
     close_sent: bool
 
-    def __init__(self, max_size: int, compression: Compression | None = None, client: bool = False) -> None: ...
+    def __new__(cls, max_size: int, compression: Compression | None = None, client: bool = False) -> Self: ...
 
 class Probe:
     """One end of a websocket as Python sees it: bytes in, events as tuples out."""
@@ -22,7 +22,7 @@ class Probe:
     kept: int
     stored: int
 
-    def __init__(self, connection: WebSocketConnection) -> None: ...
+    def __new__(cls, connection: WebSocketConnection) -> Self: ...
     def feed(self, data: bytes) -> None: ...
     def settle(self) -> None: ...
     def rest(self) -> None: ...
