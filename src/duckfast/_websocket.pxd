@@ -31,12 +31,6 @@ cdef enum FramePart:
     READ_NO_MORE
 
 
-cdef struct Utf8:
-    # Where a check of text that comes in pieces stands.
-    uint8_t missing     # continuation bytes to come
-    uint8_t low, high   # what the next of them may be
-
-
 cdef class WebSocketConnection:
     # per connection
     cdef size_t _max_size             # of a message, decompressed
@@ -65,7 +59,7 @@ cdef class WebSocketConnection:
     cdef uint64_t _left               # payload to come
     cdef uint8_t _message_opcode      # of the message in progress; 0: there is none
     cdef bint _compressed             # it is
-    cdef Utf8 _utf8
+    cdef uint8_t _utf8                # where the check of its text stands; 0: between characters
     cdef object _store                # bytes that are being filled: the message in progress; None: nothing of it is here
     cdef size_t _stored
     cdef char* _control_room          # owned: a control frame's payload that has come in pieces

@@ -71,31 +71,53 @@ cdef extern from *:
         for (index = words * 8; index < size; index++) data[index] ^= (char)mask[index & 3];
     }
 
-    typedef struct { uint8_t missing, low, high; } df_utf8;
-    /* The table of well-formed sequences, Unicode 3.9 D92; false: these bytes are none, whatever follows. */
-    static int df_check_utf8(df_utf8 *state, const uint8_t *data, size_t size) {
-        const uint8_t *end = data + size;
-        while (data < end) {
-            uint8_t byte = *data;
-            if (state->missing) {
-                if (byte < state->low || byte > state->high) return 0;
-                state->missing--;
-                state->low = 0x80;
-                state->high = 0xbf;
-                data++;
-            } else if (byte < 0x80) {
-                uint64_t piece;
-                data++;
-                while (end - data >= 8 && (memcpy(&piece, data, 8), !(piece & 0x8080808080808080ULL))) data += 8;
-            } else {
-                if (byte < 0xc2 || byte > 0xf4) return 0;
-                state->missing = byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
-                state->low = byte == 0xe0 ? 0xa0 : byte == 0xf0 ? 0x90 : 0x80;
-                state->high = byte == 0xed ? 0x9f : byte == 0xf4 ? 0x8f : 0xbf;
-                data++;
-            }
+    /* UTF-8 as an automaton whose state is a number of bits to shift by: a byte's word holds, six bits each, where it leads to from
+       every state, so a step is one shift and never a branch to guess wrong. States: between characters, hopeless, one, two or three
+       more bytes, and behind E0, ED, F0 and F4, whose next byte is limited (the table of well-formed sequences, Unicode 3.9 D92). */
+    enum { DF_BETWEEN, DF_HOPELESS, DF_ONE, DF_TWO, DF_THREE, DF_E0, DF_ED, DF_F0, DF_F4, DF_STATES };
+    static uint64_t df_utf8_steps[256];
+
+    static int df_utf8_next(int state, int byte) {
+        int tail = byte >= 0x80 && byte <= 0xbf;
+        switch (state) {
+        case DF_BETWEEN:
+            return byte < 0x80 ? DF_BETWEEN : byte < 0xc2 ? DF_HOPELESS : byte < 0xe0 ? DF_ONE : byte == 0xe0 ? DF_E0
+                : byte == 0xed ? DF_ED : byte < 0xf0 ? DF_TWO : byte == 0xf0 ? DF_F0 : byte < 0xf4 ? DF_THREE
+                : byte == 0xf4 ? DF_F4 : DF_HOPELESS;
+        case DF_ONE: return tail ? DF_BETWEEN : DF_HOPELESS;
+        case DF_TWO: return tail ? DF_ONE : DF_HOPELESS;
+        case DF_THREE: return tail ? DF_TWO : DF_HOPELESS;
+        case DF_E0: return tail && byte >= 0xa0 ? DF_ONE : DF_HOPELESS;
+        case DF_ED: return tail && byte < 0xa0 ? DF_ONE : DF_HOPELESS;
+        case DF_F0: return tail && byte >= 0x90 ? DF_TWO : DF_HOPELESS;
+        case DF_F4: return tail && byte < 0x90 ? DF_TWO : DF_HOPELESS;
         }
-        return 1;
+        return DF_HOPELESS;
+    }
+    static void df_make_utf8_steps(void) {
+        int byte, state;
+        for (byte = 0; byte < 256; byte++)
+            for (state = 0; state < DF_STATES; state++)
+                df_utf8_steps[byte] |= (uint64_t)(6 * df_utf8_next(state, byte)) << 6 * state;
+    }
+    /* False: these bytes are no text, whatever follows. */
+    static int df_check_utf8(uint8_t *state, const uint8_t *data, size_t size) {
+        const uint8_t *end = data + size;
+        uint64_t at = *state;
+        while (data < end) {
+            const uint8_t *stop = end - data > 32 ? data + 32 : end;
+            uint64_t pieces[4];
+            if (stop - data == 32 && (at & 63) == 6 * DF_BETWEEN) {
+                memcpy(pieces, data, 32);
+                if (!((pieces[0] | pieces[1] | pieces[2] | pieces[3]) & 0x8080808080808080ULL)) {
+                    data = stop;
+                    continue;
+                }
+            }
+            for (; data < stop; data++) at = df_utf8_steps[*data] >> (at & 63);
+        }
+        *state = (uint8_t)(at & 63);
+        return *state != 6 * DF_HOPELESS;
     }
     /* Of a bytes object that nobody else knows: its size changes, and it may move. */
     static PyObject *df_resize_bytes(PyObject *bytes, Py_ssize_t size) {
@@ -106,9 +128,8 @@ cdef extern from *:
     void df_turn_mask(uint8_t* mask, size_t by) noexcept nogil
     bint df_unmask(char* out, const char* data, size_t size, const uint8_t* mask) noexcept nogil
     void df_unmask_here(char* data, size_t size, const uint8_t* mask) noexcept nogil
-    ctypedef struct df_utf8:
-        pass
-    bint df_check_utf8(df_utf8* state, const uint8_t* data, size_t size) noexcept nogil
+    void df_make_utf8_steps() noexcept
+    bint df_check_utf8(uint8_t* state, const uint8_t* data, size_t size) noexcept nogil
     PyObject* df_resize_bytes(PyObject* data, Py_ssize_t size) except NULL   # takes the reference, gives one
 
 cdef enum:
@@ -120,6 +141,9 @@ cdef enum:
     SIZE_64 = 127
     LONGEST_CONTROL = 125  # RFC 6455 5.5
     SMALLEST_STORE = 512
+
+
+df_make_utf8_steps()
 
 
 cdef bint is_close_code(int code) noexcept nogil:
@@ -317,7 +341,7 @@ cdef class WebSocketConnection:
         if self._opcode != OPCODE_CONTINUATION:
             self._message_opcode = self._opcode
             self._compressed = compressed
-            self._utf8.missing = 0
+            self._utf8 = 0
         if not self._compressed and self._left > self._max_size - self._stored:
             return self._fail(1009, b"the message is too large")
         return 1
@@ -327,7 +351,7 @@ cdef class WebSocketConnection:
     cdef int _take_payload(self) except -1:
         cdef size_t piece = <size_t>min(self._left, <uint64_t>(self._window_size - self._position))
         cdef char* data = self._window + self._position
-        if piece == self._left and self._final and self._stored == 0 and not self._compressed and self._utf8.missing == 0 \
+        if piece == self._left and self._final and self._stored == 0 and not self._compressed and self._utf8 == 0 \
                 and self._store is None and self._take_whole():
             return 1
         if piece:
@@ -416,7 +440,7 @@ cdef class WebSocketConnection:
         else:
             df_unmask(into, data, size, self._mask)
         self._stored = needed
-        if self._message_opcode == OPCODE_TEXT and not df_check_utf8(<df_utf8*>&self._utf8, <uint8_t*>into, size):
+        if self._message_opcode == OPCODE_TEXT and not df_check_utf8(&self._utf8, <uint8_t*>into, size):
             self._fail(1007, b"text is not UTF-8")
         return 0
 
@@ -438,7 +462,7 @@ cdef class WebSocketConnection:
                 raise MemoryError
             over = self._stored + made > self._max_size
             # What was read first is judged first, or the outcome would depend on how the network cut the bytes.
-            if self._message_opcode == OPCODE_TEXT and not df_check_utf8(<df_utf8*>&self._utf8, <uint8_t*>into, made - over):
+            if self._message_opcode == OPCODE_TEXT and not df_check_utf8(&self._utf8, <uint8_t*>into, made - over):
                 return self._fail(1007, b"text is not UTF-8")
             if over:
                 return self._fail(1009, b"the message is too large")
@@ -460,7 +484,7 @@ cdef class WebSocketConnection:
                 return self._fail(1007, b"a compressed message ends within a block")
         size = self._stored
         self._message_opcode = 0
-        if opcode == OPCODE_TEXT and self._utf8.missing:
+        if opcode == OPCODE_TEXT and self._utf8:
             return self._fail(1007, b"text is not UTF-8")
         self._stored = 0
         if size == 0:
@@ -591,7 +615,7 @@ cdef class WebSocketConnection:
         cdef Py_ssize_t size = 0
         self.close_sent = True
         if code == 1005:
-            return self.write_frame(out, OPCODE_CLOSE, payload, 0)
+            return self.write_frame(out, OPCODE_CLOSE, NULL, 0)
         payload[0] = <char>(code >> 8)
         payload[1] = <char>code
         text = PyUnicode_AsUTF8AndSize(reason, &size)
