@@ -11,6 +11,7 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests
 SECONDS ?= 60
+GUNICORN_VERSIONS ?= 20.1.0 21.2.0 22.0.0 23.0.0 25.3.0 27.0.1
 CASES ?= *
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -27,7 +28,8 @@ REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.re
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-duck test-debug test-sanitize coverage annotate docs dist bench bench-check fuzz autobahn lint clean
+.PHONY: help run build test test-duck test-gunicorn test-debug test-sanitize coverage annotate docs dist bench bench-check \
+	fuzz autobahn lint clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +41,16 @@ build: .venv/.installed ## build the release variant and install it into .venv
 
 test: .venv/.installed .venv/.test-extra ## build, then run the whole test suite
 	.venv/bin/python -m pytest $(TESTS) $(ARGS)
+
+# 20.1 and 21.2 still import pkg_resources, which setuptools has dropped since.
+test-gunicorn: .venv/.installed .venv/.test-extra ## the tests of the gunicorn workers with each of GUNICORN_VERSIONS
+	@for version in $(GUNICORN_VERSIONS); do \
+	  folder="$(CURDIR)/build/gunicorn/$$version"; \
+	  test -d "$$folder" || .venv/bin/python $(PIP_INSTALL) --target "$$folder" "gunicorn==$$version" "setuptools<81" || exit 1; \
+	  echo "gunicorn $$version"; \
+	  GUNICORN_PATH="$$folder" .venv/bin/python -m pytest tests/doors/test_gunicorn.py tests/doors/test_gunicorn_requests.py $(ARGS) \
+	  || exit 1; \
+	done
 
 test-debug: .venv-debug/.installed .venv-debug/.test-extra ## the suite on the debug build: bounds, asserts, object counters
 	.venv-debug/bin/python -m pytest $(TESTS) $(ARGS)

@@ -5,6 +5,16 @@ from typing import Any, Self
 
 from duckfast._logformat import LogFormat
 
+class Observation:
+    request: dict[str, Any] | None  # the app's own: environ or scope; None: the app was never to be called
+    response_head: bytes  # status line and fields; b"": none was written
+    line: bytes  # the request line; of a refused request, as far as it came
+    client: str
+    status: int
+    sent: int
+    received: int
+    seconds: float
+
 class AccessLog:
     format: LogFormat
     path: str | None
@@ -14,6 +24,7 @@ class AccessLog:
         format: LogFormat,
         destination: int | str | None,
         tell: Callable[[str, dict[str, Any]], None] | None = None,
+        observe: Callable[[Observation], object] | None = None,
     ) -> Self:
         """destination: a descriptor that stays the caller's, a path, or None for nowhere but tell(). Raises OSError."""
 

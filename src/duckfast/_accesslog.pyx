@@ -228,18 +228,25 @@ cdef int _open(str path) except -1:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
+cdef class Observation:
+    """What an observer is told of one request when it is over: its response has left, or its connection has ended."""
+
+
 cdef class AccessLog:
     """Access lines of a format. start() and close() bracket its use.
 
     destination: a descriptor, which stays the caller's, a path, or None: only tell() hears of them. tell is called with each
-    line and what it says as a dict, on the thread of the request. Raises OSError when the path cannot be opened.
+    line and what it says as a dict, observe with an Observation, both on the thread of the request. Raises OSError when the path
+    cannot be opened.
     """
 
-    def __cinit__(self, LogFormat format not None, destination, tell=None):
+    def __cinit__(self, LogFormat format not None, destination, tell=None, observe=None):
         cdef int fd = -1
         cdef bint owned = isinstance(destination, str)
         self.format = format
         self._tell = tell
+        self.observe = observe
+        self.wants_response = format.wants_response or observe is not None
         self._native = destination is not None
         if owned:
             self.path = destination
@@ -280,7 +287,29 @@ cdef class AccessLog:
         with nogil:
             df_log_write(<df_log*>self._state)
 
-    cdef int write(self, const Note* note, const Facts* facts) except -1:
+    cdef int write(self, const Note* note, const Facts* facts, Observation observed) except -1:
+        if self._native or self._tell is not None:
+            self._write_line(note, facts)
+        if observed is not None:
+            self._tell_observer(note, facts, observed)
+        return 0
+
+    cdef int _tell_observer(self, const Note* note, const Facts* facts, Observation observed) except -1:
+        observed.line = self.format.line_of(note)
+        observed.client = facts.client[:facts.client_size].decode("utf-8")
+        observed.status = facts.status
+        observed.sent = facts.sent
+        observed.received = facts.received
+        observed.seconds = facts.duration / 1e9
+        if observed.response_head is None:
+            observed.response_head = b""
+        try:
+            self.observe(observed)
+        except Exception:
+            _logger.error("the observer of a request failed", exc_info=True)
+        return 0
+
+    cdef int _write_line(self, const Note* note, const Facts* facts) except -1:
         cdef char* limit = NULL
         cdef char* start = df_log_room(<df_log*>self._state, &limit)
         cdef char* end = self.format.write(start, limit, note, facts)

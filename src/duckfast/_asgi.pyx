@@ -773,6 +773,9 @@ cdef class ASGIExchange(Exchange):
             call.task.cancel()
         return 0
 
+    cdef dict facts(self):
+        return self.scope
+
     cdef tuple describe(self):
         cdef dict scope = self.scope
         if scope is None or not self.started or self.place == IN_LINE or self.place == ITS_TURN:

@@ -20,7 +20,11 @@ cdef class Forwarded:
     cdef readonly str server_host      # without its port
     cdef readonly object server_port   # int
     cdef readonly str prefix           # begins with "/" and does not end with one; "": told to be none
+    cdef readonly bint contradictory   # two fields tell different schemes: the request is to be refused
 
 
 # None when the head's forwarded fields say nothing that can be believed. The peer must be a trusted one.
 cdef Forwarded read_forwarded(Head* head, Proxies proxies)
+
+# Lets fields with underscores in that a trusted peer may send; those of the same name with dashes are dropped for them.
+cdef int admit_underscores(Head* head, Proxies proxies) except -1

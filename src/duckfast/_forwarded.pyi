@@ -13,6 +13,7 @@ class Forwarded:
     server_host: str | None
     server_port: int | None
     prefix: str | None
+    contradictory: bool
 
 def read(fields: Sequence[tuple[bytes, bytes]], proxies: Proxies) -> Forwarded | None:
     """What these (name, value) pairs say, sent by a trusted peer. For tests."""

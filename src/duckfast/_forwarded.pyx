@@ -10,6 +10,7 @@ own address instead would turn a stranger into localhost. Owns these rules; refu
 
 import logging
 
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 from libc.string cimport memchr
 
@@ -206,10 +207,106 @@ cdef Forwarded read_forwarded(Head* head, Proxies proxies):
         _read_elements(told, head, proxies)
     elif present:
         _read_lists(told, head, proxies, present)
+    if proxies.tells_schemes:
+        _read_schemes(told, head, proxies)
+    if proxies.admitted:
+        _read_script_name(told, head)
     if told.client == CLIENT_NOT_TOLD and told.scheme is None and told.host is None and told.server_port is None \
             and told.prefix is None:
         return None
     return told
+
+
+# --- rules of one's own ---------------------------------------------------------------------------------------------
+
+cdef char _lower(char byte) noexcept nogil:
+    return byte | 0x20 if c"A" <= byte <= c"Z" else byte
+
+
+cdef bint _is_name(Span* name, bytes lower) noexcept:
+    """Whether a field has this name, which is written in lower case."""
+    cdef const char* letters = lower
+    cdef uint32_t index
+    if name.size != <uint32_t>PyBytes_GET_SIZE(lower):
+        return False
+    for index in range(name.size):
+        if _lower(name.data[index]) != letters[index]:
+            return False
+    return True
+
+
+cdef int _read_schemes(Forwarded told, Head* head, Proxies proxies) except -1:
+    """Each field by itself; a value is compared whole, so that a list is never the word for TLS."""
+    cdef uint32_t index
+    cdef Field* field
+    cdef str scheme
+    for index in range(head.field_count):
+        field = &head.fields[index]
+        for name, secure in proxies.schemes:
+            if _is_name(&field.name, name):
+                scheme = "https" if field.value.data[:field.value.size] == secure else "http"
+                told.contradictory = told.contradictory or (told.scheme is not None and told.scheme != scheme)
+                told.scheme = scheme
+    return 0
+
+
+cdef int _read_script_name(Forwarded told, Head* head) except -1:
+    cdef uint32_t index
+    cdef Field* field
+    for index in range(head.field_count):
+        field = &head.fields[index]
+        if not field.underscore and _is_name(&field.name, b"script_name"):
+            if field.value.size == 0 or _is_prefix(&field.value):
+                told.prefix = field.value.data[:field.value.size].decode("ascii").rstrip("/")
+            else:
+                _complain("SCRIPT_NAME", &field.value)
+    return 0
+
+
+cdef int admit_underscores(Head* head, Proxies proxies) except -1:
+    cdef uint32_t index, other
+    cdef Field* field
+    cdef Field* twin
+    for index in range(head.field_count):
+        field = &head.fields[index]
+        if not field.underscore or not _is_admitted(&field.name, proxies):
+            continue
+        field.underscore = 0
+        head.dropped -= 1
+        for other in range(head.field_count):
+            twin = &head.fields[other]
+            if not twin.underscore and memchr(twin.name.data, c"_", twin.name.size) == NULL and _are_twins(&field.name, &twin.name):
+                twin.underscore = 1   # the client's own, which the proxy's is there to replace
+    return 0
+
+
+cdef bint _is_admitted(Span* name, Proxies proxies) noexcept:
+    cdef bytes admitted
+    if _is_name(name, b"content_length") or _is_name(name, b"content_type"):
+        return False   # what replaces those would speak of another body than the one that comes
+    if proxies.admits_all:
+        return True
+    for admitted in proxies.admitted:
+        if _is_name(name, admitted):
+            return True
+    return False
+
+
+cdef char _dashed(char byte) noexcept nogil:
+    return c"-" if byte == c"_" else _lower(byte)
+
+
+cdef bint _are_twins(Span* one, Span* other) noexcept nogil:
+    """Names that an application's dict of CGI names takes for one."""
+    cdef uint32_t index
+    cdef char left, right
+    if one.size != other.size:
+        return False
+    for index in range(one.size):
+        left, right = one.data[index], other.data[index]
+        if _dashed(left) != _dashed(right):
+            return False
+    return True
 
 
 # --- X-Forwarded-* ------------------------------------------------------------------------------------------------
@@ -475,6 +572,7 @@ def read(fields: list, Proxies proxies not None) -> Forwarded | None:
             name_id = head.fields[index].name_id
             if NAME_FORWARDED <= name_id <= NAME_X_FORWARDED_PREFIX:
                 head.forwarded |= _bit(name_id)
+        admit_underscores(head, proxies)
         return read_forwarded(head, proxies)
     finally:
         free_head(head)

@@ -82,6 +82,7 @@ cdef class LogFormat:
     cdef Note* note_response(self, Note* note, const char* head, size_t size) noexcept nogil
     # Writes a line with its end; where it ends, or NULL when it might not fit.
     cdef char* write(self, char* out, const char* end, const Note* note, const Facts* facts) noexcept nogil
+    cdef bytes line_of(self, const Note* note)   # the request line
     cdef dict describe(self, const Note* note, const Facts* facts)
 
     cdef int _name_fields(self) except -1

@@ -774,6 +774,9 @@ cdef class LogFormat:
     cdef object _shown(self, const Note* note, const Piece* piece):
         return None if piece.size < 0 else _escaped(self._bytes(note) + piece.at, piece.size)
 
+    cdef bytes line_of(self, const Note* note):
+        return PyBytes_FromStringAndSize(self._bytes(note), note.line_size)
+
     cdef dict describe(self, const Note* note, const Facts* facts):
         cdef const Piece* pieces = <const Piece*>(note + 1)
         cdef Piece line

@@ -1,7 +1,7 @@
 # Accept, ready events and deadlines -> channels -> exchanges. Knows bytes, sockets and time; nothing of WSGI, ASGI or loops.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from duckfast._accesslog cimport AccessLog
+from duckfast._accesslog cimport AccessLog, Observation
 from duckfast._client cimport ClientSocket, Outside
 from duckfast._forwarded cimport Forwarded
 from duckfast._http1 cimport FAILED, Event, HTTP1Connection
@@ -56,6 +56,7 @@ cdef class Exchange:
     cdef Desk desk_in_app(self)                                          # of the thread that is in the app for it now; None: none is
     cdef int overdue(self) except -1                                     # the app took too long; the client has been answered
     cdef tuple describe(self)                                            # method and path, while the app works on it; else None
+    cdef dict facts(self)                                                # the app's dict; None: it has been let go of
     cdef int draining(self) except -1                                    # the engine has begun to retire or to stop
 
     # after channel.upgrade(): the connection speaks another protocol, which is the exchange's
@@ -135,6 +136,7 @@ cdef class Channel:
     cdef bint proxied                 # it has come: the addresses are those that it told
     cdef bint proxied_https           # the client has spoken TLS to the proxy
     cdef bint trusted                 # the forwarded fields of who sends the requests are believed
+    cdef bint refusal_due             # because of its fields, the request is not for the app
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
     cdef Timer request_timer          # while an exchange is here: its time in line, then the app's
@@ -146,6 +148,7 @@ cdef class Channel:
     cdef bint response_done
     cdef ResponseHead response
     cdef Note* log_note               # owned; NULL: no access line is due
+    cdef Observation observed         # goes with it; None: nobody observes
     cdef uint64_t body_sent
     cdef int64_t drained_size         # unread body thrown away so far
     cdef int64_t request_length       # Content-Length of the request, -1 when chunked
@@ -255,10 +258,13 @@ cdef class Channel:
     cdef int _response_left(self) except -1
     cdef int _finish_response(self) except -1
     cdef int _detach(self) except -1
+    cdef int _count_dropped(self, Head* head) except -1
+    cdef int _refuse_fields(self) except -1
     cdef int _read_forwarded(self, Head* head) except -1
     cdef int _note_request(self, Head* head) except -1
     cdef int _note_refused(self) except -1
     cdef int _note_response(self, size_t at) except -1
+    cdef int _keep_facts(self) except -1
     cdef int _log_response(self) except -1
     cdef uint64_t _body_left(self) noexcept
     cdef int _tell(self, str text, tuple details) except -1

@@ -21,7 +21,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset, strlen
 
 from duckfast._debug cimport ALIVE_CHANNEL, DUCKFAST_DEBUG, count_alive
-from duckfast._forwarded cimport CLIENT_NOT_TOLD, read_forwarded
+from duckfast._forwarded cimport CLIENT_NOT_TOLD, admit_underscores, read_forwarded
 from duckfast._http1 cimport (
     CLOSED, DATA, END, FAILED, FINISHED_KEEP_ALIVE, FINISHED_SHORT, NEED_DATA, PAUSED, REQUEST, SEND_CHUNKED,
     SEND_NOTHING, SEND_UNTIL_CLOSE, Event, Finish,
@@ -146,6 +146,9 @@ cdef class Exchange:
         return 0
 
     cdef tuple describe(self):
+        return None
+
+    cdef dict facts(self):
         return None
 
     cdef int draining(self) except -1:
@@ -485,7 +488,7 @@ cdef class Channel:
                 self._server = (host, header.destination.port, str(header.destination.port))
         # The requests are written by whom the header names, and only carried by the peer: whether their forwarded fields are
         # true is a question of the former.
-        self.trusted = header.source.family != 0 and proxies.fields != 0 and (
+        self.trusted = header.source.family != 0 and proxies.listens and (
             proxies.senders.trusts(self.family, self.address))
         return 0
 
@@ -567,7 +570,6 @@ cdef class Channel:
         reactor.counters.requests += 1
         if reactor.counters.requests == reactor.request_mark:
             reactor.pass_mark()
-        reactor.counters.dropped_fields += desk.head.dropped
         self.continue_due = desk.head.expect_continue
         self.response_done = False
         self.response.status = 0
@@ -578,10 +580,14 @@ cdef class Channel:
         self.request_length = desk.head.content_length
         if reactor.stopping or not reactor.limits.keep_alive:
             self.connection.close_after_response()
-        if self.trusted and desk.head.forwarded & <uint32_t>reactor.proxies.fields:
+        if desk.head.dropped:
+            self._count_dropped(desk.head)
+        if self.trusted and (desk.head.forwarded & <uint32_t>reactor.proxies.fields or reactor.proxies.tells_schemes):
             self._read_forwarded(desk.head)
         if reactor.log is not None:
             self._note_request(desk.head)
+        if self.refusal_due:
+            return self._refuse_fields()
         if reactor.gated and reactor._is_full():
             return self.answer_busy()
         exchange = reactor.service.new_exchange(self, desk.head)
@@ -594,8 +600,25 @@ cdef class Channel:
         exchange.begin(desk)
         return 0
 
+    cdef int _count_dropped(self, Head* head) except -1:
+        """Names with underscores: in CGI names they are the same as those with dashes, so they could replace what a proxy says."""
+        cdef Proxies proxies = self.reactor.proxies
+        if self.trusted and proxies.admitted:
+            admit_underscores(head, proxies)
+            self._read_forwarded(head)
+        self.reactor.counters.dropped_fields += head.dropped
+        self.refusal_due = head.dropped > 0 and proxies.refuses_underscores
+        return 0
+
+    cdef int _refuse_fields(self) except -1:
+        self.refusal_due = False
+        self.forwarded = None
+        return self.answer_error(400, b"fields whose names hold underscores, or that tell different schemes, are not accepted")
+
     cdef int _read_forwarded(self, Head* head) except -1:
         self.forwarded = read_forwarded(head, self.reactor.proxies)
+        if self.forwarded is not None and self.forwarded.contradictory:
+            self.refusal_due = True
         if self.forwarded is not None and self.forwarded.host is not None:
             # Where an absolute-form target's authority stands for Host, the host that the client has named does as well.
             head.authority.data = self.forwarded.host
@@ -610,6 +633,8 @@ cdef class Channel:
         if self.log_note == NULL:
             raise MemoryError
         self.log_note.began = df_fine_now()
+        if self.reactor.log.observe is not None:
+            self.observed = Observation.__new__(Observation)
         return 0
 
     cdef int _note_refused(self) except -1:
@@ -620,11 +645,18 @@ cdef class Channel:
         if self.log_note == NULL:
             raise MemoryError
         self.log_note.began = df_fine_now()
+        if self.reactor.log.observe is not None:
+            self.observed = Observation.__new__(Observation)
         return 0
 
     cdef int _note_response(self, size_t at) except -1:
         """The fields of a response head that the access log wants; it stands in the output from `at` on."""
-        cdef Note* note = self.reactor.log.format.note_response(self.log_note, self.out.data + at, self.out.size - at)
+        cdef Note* note
+        if self.observed is not None:
+            self.observed.response_head = self.out.data[at:self.out.size]
+            if not self.reactor.log.format.wants_response:
+                return 0
+        note = self.reactor.log.format.note_response(self.log_note, self.out.data + at, self.out.size - at)
         if note == NULL:
             raise MemoryError
         self.log_note = note
@@ -849,6 +881,7 @@ cdef class Channel:
             else:
                 self.reactor.give_note(self.log_note)
                 self.log_note = NULL
+                self.observed = None
         taken.fill(transport, self.connection.take_unread(), self.listener, self.security == SECURE)
         taken.family = self.family
         memcpy(taken.address, self.address, 16)
@@ -1040,7 +1073,7 @@ cdef class Channel:
         if self.reactor.ending and self._is_last_response():
             connection.close_after_response()
         error = connection.finish_head(&self.out, &self.response, body_size, trailers)
-        if error == WRITE_OK and self.log_note != NULL and self.reactor.log.format.wants_response:
+        if error == WRITE_OK and self.log_note != NULL and self.reactor.log.wants_response:
             try:
                 self._note_response(self.response.mark)
             except MemoryError:
@@ -1168,6 +1201,7 @@ cdef class Channel:
             self.reactor.counters.responses[status // 100] += 1
         if self.log_note != NULL:
             self.log_note.status = status   # the line is due once all has left
+            self._keep_facts()
         self.response.status = 0
         if self.forwarded is not None and self.log_note == NULL:   # else the access line needs it
             self.forwarded = None
@@ -1225,11 +1259,18 @@ cdef class Channel:
             self.exchange = None
         return 0
 
+    cdef int _keep_facts(self) except -1:
+        """The observer hears of the app's dict, which the exchange lets go of before the response has left."""
+        if self.observed is not None and self.observed.request is None and self.exchange is not None:
+            self.observed.request = self.exchange.facts()
+        return 0
+
     cdef int _log_response(self) except -1:
         """The access line: of a whole response that has left, or of what the client got until it ended."""
         cdef Note* note = self.log_note
         cdef Py_ssize_t size = 0
         cdef Facts facts
+        cdef Observation observed
         cdef uint64_t left = self._body_left()
         client = self.client_host() or ""
         facts.client = PyUnicode_AsUTF8AndSize(client, &size)
@@ -1241,8 +1282,10 @@ cdef class Channel:
         facts.https = self.reactor.log.format.wants_scheme and self.scheme() == "https"
         self.log_note = NULL
         self.forwarded = None
+        self._keep_facts()
+        observed, self.observed = self.observed, None
         try:
-            self.reactor.log.write(note, &facts)
+            self.reactor.log.write(note, &facts, observed)
         finally:
             self.reactor.give_note(note)
         return 0
@@ -1402,11 +1445,12 @@ cdef class Channel:
             self.drop_head()
         if self.reactor.log is not None and self.log_note == NULL:
             self._note_refused()
+        self._keep_facts()
         self._detach()
         at = self.out.size
         if self.connection.write_error(&self.out, status, reason, retry_after) != WRITE_OK:
             return self.abort()
-        if self.log_note != NULL and self.reactor.log.format.wants_response:
+        if self.log_note != NULL and self.reactor.log.wants_response:
             self._note_response(at)
         self.body_sent = 0 if self.connection.head_request else strlen(reason) + 1
         self.response.status = status
@@ -2168,7 +2212,7 @@ cdef class Reactor:
         channel.family = AF_UNIX if listener.is_unix else family
         memcpy(channel.address, address, 16)
         channel.port = port
-        channel.trusted = self.proxies.fields != 0 and self.proxies.senders.trusts(channel.family, channel.address)
+        channel.trusted = self.proxies.listens and self.proxies.senders.trusts(channel.family, channel.address)
         channel.read_timer.owner = channel.write_timer.owner = channel.request_timer.owner = <void*>channel
         return channel
 

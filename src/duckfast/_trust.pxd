@@ -27,6 +27,12 @@ cdef class TrustedPeers:
 cdef class Proxies:
     cdef readonly int fields               # which names say something: bits as of Head.forwarded; 0: none does
     cdef readonly TrustedPeers senders     # of those fields
+    cdef readonly bint listens             # to anything that a sender may say: fields, or the rules below
+    cdef readonly bint tells_schemes       # there are:
+    cdef readonly list schemes             # (name in lower case, what its value is when the client has spoken TLS)
+    cdef readonly list admitted            # names with underscores, in lower case, that are let in from senders ...
+    cdef readonly bint admits_all          # ... or all of them
+    cdef readonly bint refuses_underscores # a request with another such name is refused, in place of dropping the field
     cdef readonly int versions             # of the PROXY protocol that are accepted, as bits: 1 for v1, 2 for v2; 0: it is off
     cdef readonly TrustedPeers relays      # who speaks it
 

@@ -95,16 +95,24 @@ cdef class Proxies:
 
     fields: names in lower case, as bytes, of the fields that say something when one of `senders` sends them; versions: of
     the PROXY protocol that every connection must begin with (1, 2 or both; none: no connection does), and then only from
-    one of `relays`.
+    one of `relays`. schemes: pairs of a name and the value by which a sender says that the client has spoken TLS; any other
+    value says that it has not. admitted: names with underscores that are let in from senders, b"*" for all; others are dropped,
+    or with refuse_underscores the request is refused. Names are in lower case.
     """
 
-    def __init__(self, fields=(), senders=(), versions=(), relays=()):
+    def __init__(self, fields=(), senders=(), versions=(), relays=(), schemes=(), admitted=(), bint refuse_underscores=False):
         for name in fields:
             self.fields |= FORWARDED_BITS[name]
         self.senders = TrustedPeers(senders)
         for version in versions:
             self.versions |= {1: 1, 2: 2}[version]
         self.relays = TrustedPeers(relays)
+        self.schemes = [(bytes(name), bytes(value)) for name, value in schemes]
+        self.tells_schemes = bool(self.schemes)
+        self.admitted = [bytes(name) for name in admitted]
+        self.admits_all = b"*" in self.admitted
+        self.refuses_underscores = refuse_underscores
+        self.listens = self.fields != 0 or bool(self.schemes) or bool(self.admitted)
 
 
 cdef bint parse_octets(Address* address, int family, const char* text, size_t size) noexcept nogil:

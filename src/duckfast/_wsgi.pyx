@@ -212,6 +212,9 @@ cdef class WSGIExchange(Exchange):
         cdef dict environ = self.environ
         return None if environ is None else (environ.get(K_METHOD), environ.get(K_PATH))
 
+    cdef dict facts(self):
+        return self.environ
+
     cdef int _join_pieces(self) except -1:
         if self.pieces is not None:
             self.input.chunk = b"".join(self.pieces)

@@ -22,9 +22,11 @@ from duckfast._reactor import Desk
 from duckfast.exceptions import ApplicationError, ConfigError, LifespanFailure
 
 if TYPE_CHECKING:
+    from duckfast._accesslog import Observation
     from duckfast._client import ClientSocket
     from duckfast._reactor import Reactor
     from duckfast._tls import TLSEndpoint
+    from duckfast._trust import Proxies
     from duckfast.config import Config
 
 Scope = MutableMapping[str, Any]
@@ -49,7 +51,8 @@ class AsyncEngine:
     `heartbeat` is called every `heartbeat_interval` seconds from the loop, from before the startup until after the shutdown.
     `ready` is called once, when the startup is complete and requests are accepted. `recycle` is called at most once, with the
     reason, when the engine should be replaced: it has begun `max_requests` requests. The engine serves on; a retire() is up to
-    the caller. `diversions` are where connections leave.
+    the caller. `observe` is called with each request that is over. `proxies` are believed in place of those of the settings.
+    `diversions` are where connections leave.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class AsyncEngine:
         max_requests: int | None = None,
         recycle: Callable[[str], None] | None = None,
         diversions: engine.Diversions = engine.NO_DIVERSIONS,
+        observe: Callable[[Observation], object] | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self._diversions = diversions
         self._app: Application = single_callable(app) if config.interface == "asgi2" else app
@@ -72,13 +77,15 @@ class AsyncEngine:
         self._heartbeat = heartbeat
         self._heartbeat_interval = heartbeat_interval
         self._ready = ready
-        self._access_log = engine.make_access_log(config)
+        self._proxies = proxies
+        self._access_log = engine.make_access_log(config, observe)
         engine.tell_root_path(config)
         self._tls = tls.make_keeper(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reactor: Reactor | None = None
         self._service: ASGIService | None = None  # while connections are served
         self._recycling = engine.Recycling(recycle, max_requests)
+        self._requests = 0
         self._stop_requested = False
         self._retire_requested = False
         self._ending = asyncio.Event()  # one of the two
@@ -150,6 +157,14 @@ class AsyncEngine:
         """The loop it serves on; None while it does not."""
         return self._loop
 
+    @property
+    def requests(self) -> int:
+        """How many have begun."""
+        reactor = self._reactor
+        if reactor is not None:
+            self._requests = engine.counted(reactor)
+        return self._requests
+
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests that the app works on, the oldest first.
 
@@ -214,7 +229,7 @@ class AsyncEngine:
             raise_on_disconnect=config.raise_on_disconnect,
             websockets=make_websockets(config),
         )
-        reactor = self._reactor = engine.make_reactor(service, config, self._access_log)
+        reactor = self._reactor = engine.make_reactor(service, config, self._access_log, self._proxies)
         engine.limit_concurrency(reactor, config, config.limit_concurrency or 0, 1, one_by_one=False)
         reactor.time_upgraded(config.ws_ping_interval or WEBSOCKET_LOOK, config.ws_ping_timeout or 0, WEBSOCKET_FAREWELL)
         self._recycling.count([reactor])

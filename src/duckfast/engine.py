@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from duckfast import __version__, logformat, tls
 from duckfast import log as logs
-from duckfast._accesslog import AccessLog
+from duckfast._accesslog import AccessLog, Observation
 from duckfast._limits import Counters, Limits
 from duckfast._logformat import LogFormat
 from duckfast._reactor import Reactor, Service
@@ -59,13 +59,18 @@ def make_limits(config: Config) -> Limits:
     )
 
 
-def make_access_log(config: Config) -> AccessLog | None:
+def make_access_log(config: Config, observe: Callable[[Observation], object] | None = None) -> AccessLog | None:
     """Access lines to where the settings say, and to a Python handler if one was set up for them; or nothing.
 
-    Raises ConfigError when the file cannot be opened.
+    observe hears of every request, with or without access lines. Raises ConfigError when the file cannot be opened.
     """
-    if not config.access_log:
-        return None
+    log = _make_log_of_lines(config, observe) if config.access_log else None
+    if log is None and observe is not None:
+        return AccessLog(LogFormat([]), None, None, observe)
+    return log
+
+
+def _make_log_of_lines(config: Config, observe: Callable[[Observation], object] | None) -> AccessLog | None:
     tell = logs.access_teller()
     destination: int | str | None = config.access_log_file
     if destination is None and tell is None and sys.stdout is not None:
@@ -75,7 +80,7 @@ def make_access_log(config: Config) -> AccessLog | None:
         return None
     line = LogFormat(logformat.parse(config.access_log_format), config.request_id_header or "", tell is not None)
     try:
-        return AccessLog(line, destination, tell)
+        return AccessLog(line, destination, tell, observe)
     except OSError as error:
         raise ConfigError(f"the access log {destination!r} cannot be opened: {error.strerror}") from None
 
@@ -187,12 +192,11 @@ def make_proxies(config: Config) -> Proxies:
     )
 
 
-def make_reactor(service: Service | None, config: Config, access_log: AccessLog | None) -> Reactor:
-    """A reactor of its own counters; without a service it needs serve() before start()."""
+def make_reactor(service: Service | None, config: Config, access_log: AccessLog | None, proxies: Proxies | None) -> Reactor:
+    """A reactor of its own counters; without a service it needs serve() before start(). proxies: None, as the settings say."""
     defaults = DefaultFields(f"duckfast/{__version__}" if config.server_header else None, config.date_header, config.headers)
-    return Reactor(
-        service, make_limits(config), Counters(), defaults, access_log, connection_class(config.http), make_proxies(config)
-    )
+    proxies = proxies or make_proxies(config)
+    return Reactor(service, make_limits(config), Counters(), defaults, access_log, connection_class(config.http), proxies)
 
 
 @dataclass(frozen=True)

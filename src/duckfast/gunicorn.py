@@ -25,11 +25,13 @@ from . import log as logs
 from . import server as servers
 from .config import Config
 from .exceptions import DuckfastError, ImportFailure
+from .gunicorn_hooks import ForwardHandler, Hooks
 from .signals import StopSignals
 
 try:
     from gunicorn import sock as gunicorn_sock
     from gunicorn.arbiter import Arbiter
+    from gunicorn.glogging import Logger
     from gunicorn.workers.base import Worker
 except ImportError as error:
     raise ImportError("duckfast.gunicorn is for gunicorn, which is not installed: `pip install gunicorn`") from error
@@ -76,6 +78,15 @@ class EngineWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._alive = value
         if not value:
             self._end_gracefully()
+
+    @property
+    def nr(self) -> int:
+        """How many requests have begun."""
+        return 0 if self._engine is None else self._engine.requests
+
+    @nr.setter
+    def nr(self, value: int) -> None:
+        """gunicorn sets it to 0 when a worker is made."""
 
     # ------------------------------------------------------------------ from the fork to the end
 
@@ -138,8 +149,9 @@ class EngineWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         interval = MAX_BEAT_INTERVAL
         if self.cfg.timeout:
             interval = min(interval, self.cfg.timeout / BEATS_PER_TIMEOUT)
+        hooks = Hooks(self, Logger)
         return servers.make_engine(
-            self._application(),
+            self._wrap(hooks, config),
             config,
             [getattr(wrapped, "sock", wrapped) for wrapped in self.sockets],
             ready,
@@ -147,6 +159,8 @@ class EngineWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             heartbeat_interval=interval,
             max_requests=self.max_requests if self.cfg.max_requests > 0 else None,
             recycle=self._on_recycle,
+            observe=hooks.observer,
+            proxies=settings.proxies(self.cfg, config),
         )
 
     def _configure(self) -> Config:
@@ -172,8 +186,9 @@ class EngineWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.log.warning("the application looks like %s, because %s: -k duckfast.gunicorn.%s serves those", found, reason, other)
         return self.kind
 
-    def _application(self) -> Any:
-        return self.wsgi
+    def _wrap(self, hooks: Hooks, config: Config) -> Any:
+        """The application as the engine calls it."""
+        return hooks.wrap_wsgi(self.wsgi)
 
     def _forward_log(self) -> None:
         """What duckfast says goes where gunicorn's messages go, unless a logging configuration says otherwise."""
@@ -290,6 +305,14 @@ class ASGIWorker(EngineWorker):
         self._lifespan_time = config.timeout_lifespan
         return config
 
+    def _wrap(self, hooks: Hooks, config: Config) -> Any:
+        app = self.wsgi
+        if config.interface == "asgi2":
+            from .asgi import single_callable
+
+            app, config.interface = single_callable(app), "asgi"
+        return hooks.wrap_asgi(app)
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
         if getattr(self.wsgi, "__module__", "") == "gunicorn.util":
@@ -307,31 +330,3 @@ def failing(text: bytes) -> Callable[..., Any]:
         await send({"type": "http.response.body", "body": text})
 
     return app
-
-
-class ForwardHandler(logging.Handler):
-    """Hands records to gunicorn's logger, whatever class that is: it may count them, or write them in a shape of its own."""
-
-    def __init__(self, log: Any) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._method(record.levelno)("%s", record.getMessage(), exc_info=record.exc_info)
-        except Exception:
-            self.handleError(record)
-
-    def _method(self, level: int) -> Callable[..., None]:
-        log = self._log
-        for least, method in (
-            (logging.CRITICAL, log.critical),
-            (logging.ERROR, log.error),
-            (logging.WARNING, log.warning),
-            (logging.INFO, log.info),
-        ):
-            if level >= least:
-                found: Callable[..., None] = method
-                return found
-        lowest: Callable[..., None] = log.debug
-        return lowest

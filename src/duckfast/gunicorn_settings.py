@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import config as settings
+from . import engine
+from ._trust import Proxies
 from .config import Config
 from .exceptions import ConfigError
 from .kinds import KIB
@@ -31,6 +33,7 @@ GUNICORNS = {
     "threads", "timeout_graceful_shutdown", "timeout_keep_alive", "ws_max_size",
 }  # fmt: skip
 
+FORWARDER_HEADERS = ("SCRIPT_NAME", "PATH_INFO")  # before 22, which did not ask who sends them
 PROXY_WORDS = {True: "v1", False: "off"}  # until 23 a bool, and the first version was the only one
 
 
@@ -112,6 +115,25 @@ def peers(allowed: Any) -> list[str]:
 def proxy_protocol(cfg: Any) -> str:
     value = read(cfg, "proxy_protocol", False)
     return PROXY_WORDS[value] if isinstance(value, bool) else value
+
+
+def proxies(cfg: Any, config: Config) -> Proxies:
+    """Who is believed about what, by gunicorn's rules.
+
+    So X-Forwarded-For leaves REMOTE_ADDR alone, for WSGI frameworks read it themselves. Those of ASGI leave it to the server: its
+    scope says who the client is, as with uvicorn's worker.
+    """
+    secure = cfg.secure_scheme_headers
+    admitted = read(cfg, "forwarder_headers", FORWARDER_HEADERS)
+    return Proxies(
+        fields=() if config.interface == "wsgi" else (b"x-forwarded-for",),
+        senders=config.forwarded_allow_ips,
+        versions=engine.PROXY_VERSIONS[config.proxy_protocol],
+        relays=config.proxy_allow_from,
+        schemes=[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in secure.items()],
+        admitted=[name.lower().encode("latin-1") for name in admitted],
+        refuse_underscores=read(cfg, "header_map", "drop") == "refuse",
+    )
 
 
 def from_ssl_options(cfg: Any) -> ssl.SSLContext:

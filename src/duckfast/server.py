@@ -50,6 +50,10 @@ class Engine(Protocol):
     def retire(self) -> None:
         """Accept no more and end every connection with its next response; as safe."""
 
+    @property
+    def requests(self) -> int:
+        """How many have begun."""
+
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests in progress."""
 

@@ -20,8 +20,10 @@ from duckfast._wsgi import WSGIService
 from duckfast.engine import has_lock
 
 if TYPE_CHECKING:
+    from duckfast._accesslog import Observation
     from duckfast._client import ClientSocket
     from duckfast._tls import TLSEndpoint
+    from duckfast._trust import Proxies
     from duckfast.config import Config
 
 AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
@@ -43,7 +45,8 @@ class ThreadEngine:
     while every thread is stuck in the app. `ready` is called once, on the thread of run(), when requests are accepted.
     `recycle` is called at most once, with the reason, when the engine should be replaced: it has begun `max_requests` requests,
     or a thread stays behind in a request longer than `timeout_request`. The engine serves on; a retire() is up to the caller.
-    Callbacks come on the engine's threads.
+    `observe` is called with each request that is over. Callbacks come on the engine's threads. `proxies` are believed in place of
+    those of the settings.
     `diversions` are where connections leave; with `staying_threads` so many threads are there from the start until the end.
     """
 
@@ -60,6 +63,8 @@ class ThreadEngine:
         recycle: Callable[[str], None] | None = None,
         diversions: engine.Diversions = engine.NO_DIVERSIONS,
         staying_threads: int = 0,
+        observe: Callable[[Observation], object] | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self._config = config
         self._diversions = diversions
@@ -70,7 +75,8 @@ class ThreadEngine:
         self._heartbeat_interval = heartbeat_interval
         self._patience = config.timeout_graceful_shutdown
         self._ready = ready
-        self._log = engine.make_access_log(config)
+        self._proxies = proxies
+        self._log = engine.make_access_log(config, observe)
         self._tls = tls.make_keeper(config)
         engine.tell_root_path(config)
         # What stop(), retire() and the last thread have to say to the thread in run(). The first two may be signal handlers on
@@ -105,7 +111,7 @@ class ThreadEngine:
         def spawn() -> None:
             self._start_thread(crew)
 
-        reactor = engine.make_reactor(None, config, self._log)
+        reactor = engine.make_reactor(None, config, self._log, self._proxies)
         reactor.tell_stuck(self._tell_stuck)
         if self._heartbeat is not None:
             reactor.set_heartbeat(self._heartbeat, self._heartbeat_interval)
@@ -237,6 +243,11 @@ class ThreadEngine:
         """The threads that serve; empty when that is the thread of run() itself."""
         with self._lock:
             return list(self._threads)
+
+    @property
+    def requests(self) -> int:
+        """How many have begun."""
+        return sum(engine.counted(crew.reactor) for crew in self._crews)
 
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests that threads are in the app for, the oldest first.

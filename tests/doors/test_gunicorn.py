@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.client import Answer, connect, fetch, read_answer, send_request
-from support.gunicorn import Gunicorn, write_site
+from support.gunicorn import VERSION, Gunicorn, write_site
 from support.process import clean_environment
 from support.wire import eventually
 
@@ -326,7 +326,7 @@ def test_workers_have_sockets_of_their_own_with_reuse_port(site: Path, kind: str
         address = f"127.0.0.1:{held.getsockname()[1]}"
         with Gunicorn(site, kind, "--reuse-port", "-b", address, workers=2):
             answered = {fetch(f"http://{address}", "/pid").text for _ in range(40)}
-            assert len(answered) == 2
+            assert len(answered) == 2 or VERSION < (25, 0)  # before, gunicorn binds once and the workers share that
 
 
 @KINDS
@@ -335,7 +335,7 @@ def test_code_that_does_not_compile_is_shown_until_it_does(tmp_path: Path, kind:
     with Gunicorn(tmp_path, kind, "--reload", "--reload-engine", "poll") as server:
         answer = server.get("/")
         assert answer.status == 500
-        assert "website.py" in answer.text
+        assert "website.py" in answer.text or VERSION < (25, 0)  # before, gunicorn shows the way there and not the place
         write_site(tmp_path)
         server.wait_for_workers(2)
         assert server.get("/pid").status == 200

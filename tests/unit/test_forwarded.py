@@ -279,3 +279,34 @@ def test_what_is_not_believed_is_told_at_debug_level(caplog: pytest.LogCaptureFi
         client("unknown")  # understood, and so no reason to complain
     complaint = "X-Forwarded-For is not believed, because it cannot be read: b'nonsense'"
     assert [record.message for record in caplog.records] == [complaint]
+
+
+# Rules of one's own
+
+TLS_FIELDS = [(b"x-forwarded-proto", b"https"), (b"front-end-https", b"on")]
+
+
+def test_fields_of_ones_own_tell_the_scheme_by_their_whole_value() -> None:
+    proxies = Proxies(senders=INSIDE, schemes=TLS_FIELDS)
+    assert said(("X-FORWARDED-PROTO", "https"), proxies=proxies) == {"scheme": "https"}
+    assert said(("Front-End-Https", "on"), proxies=proxies) == {"scheme": "https"}
+    assert said(("Front-End-Https", "off"), proxies=proxies) == {"scheme": "http"}
+    assert said(("X-Forwarded-Proto", "https,https"), proxies=proxies) == {"scheme": "http"}
+    assert said(("X-Forwarded-Ssl", "on"), ("X-Forwarded-For", "192.0.2.1"), proxies=proxies) == {}
+
+
+def test_different_schemes_contradict_each_other() -> None:
+    proxies = Proxies(senders=INSIDE, schemes=TLS_FIELDS)
+    found = read([(b"X-Forwarded-Proto", b"https"), (b"Front-End-Https", b"off")], proxies)
+    assert found is not None and found.contradictory
+    agreed = read([(b"X-Forwarded-Proto", b"https"), (b"Front-End-Https", b"on")], proxies)
+    assert agreed is not None and not agreed.contradictory
+
+
+def test_script_name_is_a_prefix_only_where_it_is_admitted() -> None:
+    admitted = Proxies(senders=INSIDE, admitted=[b"script_name"])
+    assert said(("SCRIPT_NAME", "/shop/"), proxies=admitted) == {"prefix": "/shop"}
+    assert said(("Script-Name", "/shop"), proxies=admitted) == {}
+    assert said(("SCRIPT_NAME", "//elsewhere"), proxies=admitted) == {}
+    assert said(("SCRIPT_NAME", "/shop"), proxies=Proxies(senders=INSIDE, admitted=[b"remote_user"])) == {}
+    assert said(("SCRIPT_NAME", "/shop"), proxies=Proxies(senders=INSIDE, admitted=[b"*"])) == {"prefix": "/shop"}
