@@ -16,6 +16,7 @@ from support.client import Answer, connect, read_answer, send_request
 from support.gunicorn import VERSION, Gunicorn, write_site
 from support.wire import eventually
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 KINDS = pytest.mark.parametrize("kind", ["wsgi", "asgi"])
 
 
@@ -257,3 +258,12 @@ def test_limits_threads_and_environment(tmp_path: Path) -> None:
         with connect(server.addresses[0]) as wire:
             send_request(wire, headers={"Connection": "keep-alive"})
             assert read_answer(wire).headers["connection"] == "close"
+
+
+def test_the_example_of_a_configuration_serves(tmp_path: Path) -> None:
+    for name in ("gunicorn_conf.py", "wsgi_hello.py"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    args = ["-c", "gunicorn_conf.py", "-b", "127.0.0.1:0"]
+    with Gunicorn(tmp_path, "wsgi", *args, target="wsgi_hello:app", workers=2) as server:
+        assert "Hello" in server.get("/").text
+        server.wait_for_stdout('"GET / HTTP/1.1" 200')
