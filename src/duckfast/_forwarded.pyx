@@ -6,6 +6,7 @@ further left: a client can write there whatever it likes, unbalanced quotes incl
 
 What cannot be read is not believed. A client address that cannot be read leaves the client unknown, for taking the proxy's
 own address instead would turn a stranger into localhost. Owns these rules; refuses to know sockets and the app's dict.
+The rules of one's own (names for a scheme, names with underscores) are in this one file because one Forwarded tells all.
 """
 
 import logging

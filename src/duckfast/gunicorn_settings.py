@@ -33,7 +33,7 @@ GUNICORNS = {
     "threads", "timeout_graceful_shutdown", "timeout_keep_alive", "ws_max_size",
 }  # fmt: skip
 
-FORWARDER_HEADERS = ("SCRIPT_NAME", "PATH_INFO")  # before 22, which did not ask who sends them
+FORWARDER_HEADERS = ("SCRIPT_NAME", "PATH_INFO")  # up to 22, which did not ask who sends them
 PROXY_WORDS = {True: "v1", False: "off"}  # until 23 a bool, and the first version was the only one
 
 
