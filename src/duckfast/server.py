@@ -51,8 +51,7 @@ class Engine(Protocol):
         """Accept no more and end every connection with its next response; as safe."""
 
     @property
-    def requests(self) -> int:
-        """How many have begun."""
+    def requests(self) -> int: ...  # how many have begun
 
     def in_flight(self) -> list[tuple[str, str, float]]:
         """Method, path and age in seconds of the requests in progress."""
