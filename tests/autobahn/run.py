@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import kosoku.cases
 from kosoku import FailureError, run_fuzzingclient
 from kosoku._kosoku import CaseResult
 from kosoku._report import write_reports
@@ -217,6 +218,21 @@ async def run_cases(arguments: argparse.Namespace, port: int, chosen: list[str],
     return results
 
 
+def accept_uncompressed_answers() -> None:
+    """The cases of compression hash each answer, and kosoku 0.1 gives those that came uncompressed as a str of code points up
+    to 255. A server may send a short message uncompressed (RFC 7692 6), so such answers become the bytes they were."""
+    for number, case in kosoku.cases.CASES.items():
+        if number.startswith(("12.", "13.")):
+            case.onMessage = with_bytes(case.onMessage)
+
+
+def with_bytes(on_message: Callable[[object, bytes, bool], None]) -> Callable[[object, str | bytes, bool], None]:
+    def on_bytes(case: object, message: str | bytes, binary: bool) -> None:
+        on_message(case, message.encode("latin-1") if isinstance(message, str) else message, binary)
+
+    return on_bytes
+
+
 def globs(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
@@ -272,6 +288,7 @@ def summary(counts: collections.Counter[str]) -> str:
 def main() -> int:
     arguments = parse_arguments()
     REPORTS.mkdir(parents=True, exist_ok=True)
+    accept_uncompressed_answers()
     good = True
     with tempfile.TemporaryDirectory(prefix="autobahn-") as name:
         for way in ("plain", "tls") if arguments.way == "both" else (arguments.way,):
