@@ -204,7 +204,7 @@ def test_wsproto_talks_and_closes(site: Served, compressed: bool) -> None:
         assert connection.recv(1) == b""
 
 
-@pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]])
+@pytest.mark.parametrize("transports", [["websocket"], ["polling", "websocket"]])
 def test_socketio_emits_and_is_acknowledged(site: Served, transports: list[str]) -> None:
     async def talk() -> None:
         client = socketio.AsyncClient()
