@@ -243,13 +243,6 @@ def test_app_that_fails_or_leaves_before_its_answer_is_500(served: Served) -> No
     assert ask(served, handshake("/leave-first")).status == 500
 
 
-def test_frames_behind_a_refused_handshake_are_not_a_request(served: Served) -> None:
-    with Wire(served.address) as wire:
-        wire.send(handshake("/deny") + request(target="/smuggled"))
-        wire.read_response()
-        assert b"smuggled" not in wire.read_rest()
-
-
 # Frames, RFC 6455 5 -------------------------------------------------------------------------------------------------
 
 
