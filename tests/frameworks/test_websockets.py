@@ -1,4 +1,4 @@
-"""Real websocket clients against the frameworks' endpoints. WEBSOCKET_SERVER (see support.websocket_wire) names another server."""
+"""Real websocket clients against the endpoints of frameworks. WEBSOCKET_SERVER (support.websocket_wire) names another server."""
 
 from __future__ import annotations
 
