@@ -120,6 +120,7 @@ cdef class ASGIExchange(Exchange):
     cdef bint te_trailers         # the peer reads trailers
     cdef bint started             # the application has been called, or waits for its turn
     cdef bint gone                # the peer left before the response was complete
+    cdef bint taken               # the application has taken the connection: what it sends here is nobody's
     cdef bint told                # the peer sent FIN: receive() says so once the body is delivered
 
     # the request's body

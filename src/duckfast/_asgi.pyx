@@ -879,6 +879,7 @@ cdef class ASGIExchange(Exchange):
         if channel is None:
             raise OSError(errno.ENOTCONN, "the request is over, or the client has left")
         channel.take(client, status)
+        self.taken = True
         self.response = RESPONDED
         self.served_by = channel
         wake(self.receivers)
@@ -902,6 +903,8 @@ cdef class ASGIExchange(Exchange):
         cdef int overflow = 0
         cdef long status
         if self.response != AWAIT_START:
+            if self.taken:
+                return READY
             raise ApplicationError("http.response.start was sent twice")
         if channel is None:
             return self._late()
