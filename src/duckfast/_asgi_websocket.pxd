@@ -55,6 +55,7 @@ cdef class WebSocketExchange(ASGIExchange):
     cdef uint8_t pong_size
 
     cdef int _refuse(self, object error) except -1
+    cdef int _end_connection(self) except -1
     cdef int _answer(self, int status, bytes text) except -1
     cdef object _accept(self, dict message)
     cdef int _write_handshake(self, Channel channel, object subprotocol, object fields) except -1

@@ -96,10 +96,16 @@ cdef class WebSocketExchange(ASGIExchange):
             return self._answer(426, text + b"\n")
         return self.channel.answer_error(error.status, PyBytes_AS_STRING(text))
 
+    cdef int _end_connection(self) except -1:
+        """A proxy that has seen the handshake may pass on whatever follows, unread, without waiting for a 101: nothing may."""
+        self.channel.connection.close_after_response()
+        return 0
+
     cdef int _answer(self, int status, bytes text) except -1:
-        """A whole response of the server's own, after which the connection goes on."""
+        """A whole response of the server's own, the connection's last."""
         cdef Channel channel = self.channel
         cdef WriteError error
+        self._end_connection()
         error = channel.start_head(status, NULL, 0)
         if error == WRITE_OK:
             error = channel.add_field(b"Content-Type", 12, b"text/plain; charset=utf-8", 25)
@@ -434,6 +440,8 @@ cdef class WebSocketExchange(ASGIExchange):
         if self.phase > DENYING:
             raise ApplicationError(f"{message['type']} came after websocket.accept")
         if start:
+            if self.channel is not None:
+                self._end_connection()
             outcome = self._send_start(message)
             self.phase = DENYING
             return outcome
