@@ -67,7 +67,7 @@ test-sanitize: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite
 # The framework has many requirements of its own: it gets an environment of its own.
 test-duck: .venv-duck/.installed .venv-duck/.test-extra ## real projects of the Duck framework, by the adapter and in place of its servers
 	.venv-duck/bin/python $(PIP_INSTALL) 'duckframework>=2.3,<3'
-	.venv-duck/bin/python -m pytest tests/duck $(ARGS)
+	.venv-duck/bin/python -m pytest tests/contrib $(ARGS)
 
 coverage: .venv-coverage/.installed .venv-coverage/.test-extra ## line coverage of Python and Cython, as text and build/coverage/html
 	.venv-coverage/bin/python $(PIP_INSTALL) coverage

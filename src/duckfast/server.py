@@ -184,7 +184,7 @@ class Server:
         environment.apply(config)
         self._notifier = Notifier.take(os.environ)
         identity.set_title(config.name)
-        with StopSignals(self._on_signal, (*STOP_SIGNALS, REOPEN_SIGNAL)) as signals, contextlib.suppress(StoppedBeforeServing):
+        with contextlib.suppress(StoppedBeforeServing), StopSignals(self._on_signal, (*STOP_SIGNALS, REOPEN_SIGNAL)) as signals:
             whom = identity.resolve(config)
             options = sockets.options(config, None if whom is None else whom.owner)
             listeners = sockets.bind_all(sockets.addresses(config), options)

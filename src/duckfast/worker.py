@@ -71,7 +71,8 @@ class Worker:
                 faulthandler.register(STACKS_SIGNAL, file=sys.stderr, all_threads=True)
         threading.Thread(target=self._obey, name="duckfast-control", daemon=True).start()
         try:
-            with StopSignals(self._on_signal, (signal.SIGTERM,)) as signals, contextlib.suppress(servers.StoppedBeforeServing):
+            # The signal may also come while the handlers are taken away: whatever it interrupts, it is caught out here.
+            with contextlib.suppress(servers.StoppedBeforeServing), StopSignals(self._on_signal, (signal.SIGTERM,)) as signals:
                 self._serve(signals)
         except DuckfastError as error:
             trace = error.app_traceback if isinstance(error, ImportFailure) else ""
