@@ -30,8 +30,11 @@ def ask(server: ServerProcess, *paths: str) -> None:
 
 
 def paths(log: Path) -> list[str]:
-    """The targets of the lines in a log of the common format, each of which must be whole."""
-    lines = log.read_text().splitlines()
+    """The targets of the lines in a log of the common format, each of which must be whole.
+
+    What stands behind the last line's end is being written right now: a reader may see half of a write.
+    """
+    lines = log.read_text().split("\n")[:-1]
     assert all(line.startswith("127.0.0.1 - - [") and line.rsplit(" ", 1)[1][0].isdigit() for line in lines), lines
     return [line.split('"')[1].split()[1] for line in lines]
 
