@@ -168,7 +168,11 @@ cdef class Exchange:
 
 
 cdef class Channel:
-    """One client connection. Made by Reactor.accept_one(), ended by close()."""
+    """One client connection. Made by the reactor, ended by close() or take().
+
+    These two drop the reactor's and the exchange's reference. An exchange that calls a method through its own reference has no other,
+    so each method that it may call and that may end the connection keeps one of its own until it returns.
+    """
 
     def __cinit__(self):
         if DUCKFAST_DEBUG:
@@ -755,6 +759,7 @@ cdef class Channel:
         return 0
 
     cdef int request_due(self, int64_t time) except -1:
+        cdef Channel kept = self
         cdef Exchange exchange = self.exchange
         cdef Desk desk = None
         cdef bint in_time
@@ -869,6 +874,7 @@ cdef class Channel:
 
         status: the response's for the access log, 101 for another protocol; 0: there is no line. Raises OSError when it is too late.
         """
+        cdef Channel kept = self
         cdef Exchange exchange = self.exchange
         cdef Transport transport = self.transport
         if self.closed or self.lingering or self.blocked or self.upgraded or self.connection.head_sent:
@@ -906,6 +912,7 @@ cdef class Channel:
         return 0
 
     cdef int close(self) except -1:
+        cdef Channel kept = self
         cdef Exchange exchange = self.exchange
         if self.closed:
             return 0
@@ -961,6 +968,7 @@ cdef class Channel:
     # ------------------------------------------------------------------ the request, for the exchange
 
     cdef int ask_body(self) except -1:
+        cdef Channel kept = self
         # RFC 9110 10.1.1: not once a final status is out, not when the body is here already
         if self.continue_due:
             self.continue_due = False
@@ -969,6 +977,7 @@ cdef class Channel:
         return 0
 
     cdef int resume_body(self, Desk desk) except -1:
+        cdef Channel kept = self
         if self.closed or self.lingering:
             return 0
         return self.handle(desk, 0)
@@ -1088,6 +1097,7 @@ cdef class Channel:
 
     cdef int send_interim(self, const char* data, size_t size) except -1:
         """Sends a 1xx head at once, ahead of a final head that may already be waiting in the buffer."""
+        cdef Channel kept = self
         cdef Buffer* out = &self.out
         cdef size_t place
         cdef Py_ssize_t count
@@ -1311,6 +1321,7 @@ cdef class Channel:
         return self.blocked
 
     cdef int flush(self) except -1:
+        cdef Channel kept = self
         self.flush_due = False
         if self.closed or self.blocked:
             return 0   # blocked: WRITABLE will go on
@@ -1435,6 +1446,7 @@ cdef class Channel:
         return self._answer(status, reason, 0)
 
     cdef int _answer(self, int status, const char* reason, int retry_after) except -1:
+        cdef Channel kept = self
         cdef Exchange exchange = self.exchange
         cdef size_t at
         if self.closed or self.response_done:
@@ -1462,6 +1474,7 @@ cdef class Channel:
         return self.flush()
 
     cdef int break_off(self) except -1:
+        cdef Channel kept = self
         cdef Exchange exchange = self.exchange
         if self.closed or self.response_done:
             return 0
