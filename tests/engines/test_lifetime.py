@@ -1,4 +1,4 @@
-"""A connection that ends inside a call of the application's: nothing of it may be touched afterwards. The sanitizer build sees it if it is."""
+"""A connection that ends inside a call of the application's is not touched afterwards, as the sanitizer build sees."""
 
 from __future__ import annotations
 
