@@ -14,7 +14,8 @@ from support.process import ServerProcess
 TESTS = Path(__file__).parents[1]
 
 PROGRAM = """
-    import asyncio, logging, sys, threading
+    import asyncio, logging, signal, sys, threading
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored
     import duckfast
     from support.guests import Guest, wsgi
 
