@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from duckfast import __version__, logformat, tls
 from duckfast import log as logs
@@ -75,7 +75,10 @@ def _make_log_of_lines(config: Config, observe: Callable[[Observation], object] 
     destination: int | str | None = config.access_log_file
     if destination is None and tell is None and sys.stdout is not None:
         sys.stdout.flush()
-        destination = sys.stdout.fileno()
+        try:
+            destination = sys.stdout.fileno()
+        except (OSError, AttributeError):  # a notebook's or a test's: text, with no descriptor behind it
+            tell = _print_line
     if destination is None and tell is None:
         return None
     line = LogFormat(logformat.parse(config.access_log_format), config.request_id_header or "", tell is not None)
@@ -83,6 +86,10 @@ def _make_log_of_lines(config: Config, observe: Callable[[Observation], object] 
         return AccessLog(line, destination, tell, observe)
     except OSError as error:
         raise ConfigError(f"the access log {destination!r} cannot be opened: {error.strerror}") from None
+
+
+def _print_line(line: str, facts: dict[str, Any]) -> None:
+    print(line, flush=True)
 
 
 def reopen_logs(access_log: AccessLog | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,14 @@ def test_server_takes_a_configuration_a_target_or_nothing(tmp_path: Path) -> Non
         assert "duckfast" in fetch(server.url).text
     with pytest.raises(TypeError, match="twice"):
         Server(config, config)
+
+
+def test_access_lines_reach_a_standard_output_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", notebook)
+    with Server(wsgi, port=0, access_log=True) as server:
+        assert fetch(server.url).status == 200
+    assert '"GET / HTTP/1.1" 200' in notebook.getvalue()
 
 
 def test_several_servers_in_one_process() -> None:
