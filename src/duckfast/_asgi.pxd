@@ -97,15 +97,21 @@ cdef class ASGIService(Service):
     cdef list _retired            # finished tasks that may begin anew; None: not done on this interpreter
     cdef dict _backlogs           # Channel -> Backlog
     cdef list _unflushed          # channels whose bytes leave at the end of this tick, or in the loop's next iteration
+    cdef list _starting           # exchanges whose applications are called once all that arrived is read
     cdef bint _ticking
+    cdef bint _together           # responses that end now leave after the first steps of the others
+    cdef int64_t _prompt_until    # time; before it, no response waits for another
     cdef bint _flush_called       # the loop will call flush_all()
 
     cdef int start(self, ASGIExchange exchange) except -1
     cdef int start_when_admitted(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
+    cdef int start_all(self) except -1
+    cdef int start_now(self, ASGIExchange exchange) except -1
     cdef object take_task(self)
     cdef void release_retired(self) noexcept
     cdef int forget(self, ApplicationCall call) except -1
+    cdef int handle_ready(self) except -1
     cdef int set_timer(self) except -1
     cdef int flush_later(self, Channel channel) except -1
     cdef int note_background(self, Channel channel) except -1

@@ -31,6 +31,7 @@ from duckfast._client cimport ClientSocket
 from duckfast._debug cimport ALIVE_EXCHANGE, DUCKFAST_DEBUG, count_alive
 from duckfast._http1 cimport SEND_CHUNKED
 from duckfast._parser cimport Head
+from duckfast._poller cimport fine_now
 from duckfast._reactor cimport IN_LINE, INSIDE, ITS_TURN, RESPONSE_SHORT, SENT_TOO_LONG, Finished, Sent, describe_all
 from duckfast._writer cimport (
     NO_MEMORY, WRITE_OK, ResponseHead, WriteError, append, describe, free_buffer, write_field, write_interim,
@@ -90,6 +91,10 @@ cdef extern from "Python.h":
 cdef size_t HIGH_WATER = 64 * 1024   # bytes of body that wait for receive() before reading stops; asyncio streams 64 K
 cdef int MOST_RETIRED = 64           # finished tasks kept for reuse: as many as requests usually run at a time
 cdef size_t GATHER = 12 * 1024       # bytes of small pieces that leave together; more is sent at once
+cdef int64_t HOLD = 1_000_000        # nanoseconds that the responses of a tick may wait for each other
+cdef int64_t LONG_STEP = 5_000_000   # nanoseconds; after a first step that took longer ...
+cdef int64_t PROMPT = 1_000_000_000  # ... no response waits for another during these
+cdef int ROUNDS = 16                 # of pipelined requests in a tick, before the loop gets its turn
 cdef int MOST_BACKGROUND = 16        # applications of one connection that go on after their responses; then the next waits
 
 cdef object _logger = logging.getLogger("duckfast")
@@ -494,6 +499,7 @@ cdef class ASGIService(Service):
         self._context = contextvars.copy_context()
         self._backlogs = {}
         self._unflushed = []
+        self._starting = []
 
     def attach(self, Reactor reactor not None, Desk desk not None) -> None:
         """Lets the loop drive the reactor."""
@@ -512,13 +518,7 @@ cdef class ASGIService(Service):
     @cython.binding(False)
     def tick(self):
         """Handles everything that is ready."""
-        self._ticking = True
-        try:
-            self.reactor.tick(self._desk)
-        finally:
-            self._ticking = False
-        if len(self._unflushed) != 0:
-            self.flush_all()
+        self.handle_ready()
         if self.reactor.open_connections == 0:
             self.release_retired()
         if self.reactor.deadline_moved:
@@ -529,14 +529,28 @@ cdef class ASGIService(Service):
         """The loop's timer: a deadline may have passed."""
         self._timer = None
         self.release_retired()
+        self.handle_ready()
+        self.set_timer()
+
+    cdef int handle_ready(self) except -1:
+        """Reads all that arrived, calls the applications, and sends what they answer at once: in this order, each for all."""
+        cdef Reactor reactor = self.reactor
+        cdef int rounds = ROUNDS
         self._ticking = True
         try:
-            self.reactor.tick(self._desk)
+            reactor.tick(self._desk)
+            reactor.sleeping = False
+            while len(self._starting) != 0 or len(self._unflushed) != 0:
+                self.start_all()
+                self.flush_all()
+                while rounds != 0 and reactor.ready_head is not None and len(self._starting) == 0:
+                    rounds -= 1
+                    reactor.poller.look()            # who comes new is before those ...
+                    reactor.handle_all(self._desk)   # ... whose requests were behind others which have been answered
         finally:
             self._ticking = False
-        if len(self._unflushed) != 0:
-            self.flush_all()
-        self.set_timer()
+            reactor.sleep()
+        return 0
 
     cdef int flush_later(self, Channel channel) except -1:
         """Small pieces of a body leave together, at the latest when the application has given the loop its turn."""
@@ -558,7 +572,10 @@ cdef class ASGIService(Service):
         self._unflushed = []
         for channel in unflushed:
             if channel.flush_due:   # it may have been flushed with the end of its response
-                channel.flush()
+                try:
+                    channel.flush()
+                except Exception:
+                    channel.give_up()
 
     cdef int set_timer(self) except -1:
         if self._timer is not None:
@@ -593,6 +610,45 @@ cdef class ASGIService(Service):
         return self.start_task(exchange)
 
     cdef int start_task(self, ASGIExchange exchange) except -1:
+        if not self._ticking:
+            return self.start_now(exchange)
+        self._starting.append(exchange)
+        return 0
+
+    cdef int start_all(self) except -1:
+        """Calls the applications of the requests that this tick has read.
+
+        Responses of several leave together after their first steps: each code runs many times while it is in the cache, and
+        a peer on this machine is woken once. They wait for HOLD at most, and not at all when a step has been long lately:
+        one that computes must not hold back what others, or it itself, have answered.
+        """
+        cdef ASGIExchange exchange
+        cdef list starting
+        cdef int64_t time = fine_now()
+        cdef int64_t held_since = time
+        cdef int64_t before
+        while len(self._starting) != 0:
+            starting = self._starting
+            self._starting = []
+            self._together = len(starting) > 1 and time >= self._prompt_until
+            for exchange in starting:
+                try:
+                    self.start_now(exchange)
+                except Exception:
+                    if exchange.channel is not None:
+                        exchange.channel.give_up()
+                before = time
+                time = fine_now()
+                if time - before > LONG_STEP:
+                    self._prompt_until = time + PROMPT
+                    self._together = False
+                if time - held_since > HOLD:
+                    held_since = time
+                    self.flush_all()
+        self._together = False
+        return 0
+
+    cdef int start_now(self, ASGIExchange exchange) except -1:
         # No context is given, so the task copies the current one. That is the loop callback's own, which no application ever
         # writes to: exchanges begin in tick() only, and an ended backlog starts the next through the loop.
         cdef ApplicationCall call = ApplicationCall.__new__(ApplicationCall)
@@ -1021,7 +1077,10 @@ cdef class ASGIExchange(Exchange):
         self.response = RESPONDED
         self.served_by = channel
         finished = channel.end_body(self.trailers.data, self.trailers.size)
-        channel.flush()
+        if self.service._together:
+            self.service.flush_later(channel)
+        else:
+            channel.flush()
         self._drop_body()
         wake(self.receivers)
         wake(self.senders)

@@ -38,7 +38,8 @@ cdef class Poller:
     cdef void wake(self) noexcept nogil                            # ends a wait() from any thread or signal handler
 
 
-cdef int64_t now() noexcept nogil     # nanoseconds, monotonic
+cdef int64_t now() noexcept nogil        # nanoseconds, monotonic; of a clock that some milliseconds move
+cdef int64_t fine_now() noexcept nogil   # the same, exact
 
 
 cdef struct Timer:

@@ -59,11 +59,6 @@ cdef extern from *:
         if (event->events & (EPOLLERR | EPOLLHUP)) ready |= 8;
         return ready;
     }
-    static int64_t df_now(void) {
-        struct timespec time;
-        clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
-        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-    }
     #else
     #include <sys/types.h>
     #include <sys/event.h>
@@ -113,12 +108,16 @@ cdef extern from *:
         }
         return ready;
     }
-    static int64_t df_now(void) {
+    #define CLOCK_MONOTONIC_COARSE CLOCK_MONOTONIC
+    #endif
+
+    static int64_t df_read(clockid_t clock) {
         struct timespec time;
-        clock_gettime(CLOCK_MONOTONIC, &time);
+        clock_gettime(clock, &time);
         return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
     }
-    #endif
+    static int64_t df_now(void) { return df_read(CLOCK_MONOTONIC_COARSE); }
+    static int64_t df_fine_now(void) { return df_read(CLOCK_MONOTONIC); }
 
     static int df_wake_pair(int *read_end, int *write_end) {
         int ends[2];
@@ -147,6 +146,7 @@ cdef extern from *:
     uint32_t df_ready(const df_event* event) nogil
     int df_wake_pair(int* read_end, int* write_end) nogil
     int64_t df_now() nogil
+    int64_t df_fine_now() nogil
 
 cdef extern from "<unistd.h>" nogil:
     Py_ssize_t read(int fd, void* data, size_t size)
@@ -263,6 +263,10 @@ cdef class Poller:
 
 cdef int64_t now() noexcept nogil:
     return df_now()
+
+
+cdef int64_t fine_now() noexcept nogil:
+    return df_fine_now()
 
 
 cdef void init_timers(TimerList* timers, int64_t length) noexcept nogil:

@@ -221,6 +221,7 @@ cdef class Channel:
     cdef int take(self, ClientSocket taken, int status) except -1   # the connection leaves, open; status: for the access log
     cdef int close(self) except -1
     cdef int abort(self) except -1
+    cdef int give_up(self) except -1                     # abort(), with the exception that is being handled in the log
     cdef int lost(self) except -1
 
     # --- its own
@@ -353,6 +354,8 @@ cdef class Reactor:
 
     # --- for the engines
     cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
+    cdef int handle_all(self, Desk desk) except -1       # the channels of the batch and the queue
+    cdef void sleep(self) noexcept                       # from now on queue() and earlier deadlines wake the engine
     cdef bint admit(self, Exchange exchange) except -1   # whether the app may be called; else it is in line, or was refused
     cdef int leave(self, Exchange exchange) except -1    # the app is done with it, or it is gone from the line
     cdef int call_next(self) except -1                   # gives free places to the first in line

@@ -32,7 +32,7 @@ from duckfast._proxy_protocol cimport (
     LONGEST_PROXY_HEADER, PROXY_INCOMPLETE, PROXY_REFUSED, ProxyHeader, ProxyParsed, parse_proxy_header,
 )
 from duckfast._poller cimport (
-    BROKEN, PEER_CLOSED, READABLE, WRITABLE, arm, disarm, first_due, init_timers, now,
+    BROKEN, PEER_CLOSED, READABLE, WRITABLE, arm, disarm, fine_now, first_due, init_timers, now,
 )
 from duckfast._tls cimport (
     HANDSHAKE_DONE, HANDSHAKE_FAILED, HANDSHAKE_GOES_ON, HANDSHAKE_PLAIN, Handshake, TLSTransport,
@@ -51,14 +51,7 @@ cdef extern from "<errno.h>":
 cdef extern from *:
     """
     #include <sys/socket.h>
-    #include <time.h>
-    static int64_t df_fine_now(void) {
-        struct timespec time;
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-    }
     """
-    int64_t df_fine_now() nogil
     enum: AF_INET, AF_INET6, AF_UNIX
 
 _logger = logging.getLogger("duckfast")
@@ -268,8 +261,7 @@ cdef class Channel:
                 if self.pending == 0 or self.closed or desk.bereft:
                     break
         except Exception:
-            _logger.critical("internal error: a connection was given up", exc_info=True)
-            self.abort()
+            self.give_up()
         finally:
             if desk.bereft:
                 desk.bereft = False
@@ -636,7 +628,7 @@ cdef class Channel:
         self.log_note = self.reactor.log.format.note(head, self.reactor.take_note())
         if self.log_note == NULL:
             raise MemoryError
-        self.log_note.began = df_fine_now()
+        self.log_note.began = fine_now()
         if self.reactor.log.observe is not None:
             self.observed = Observation.__new__(Observation)
         return 0
@@ -648,7 +640,7 @@ cdef class Channel:
         self.log_note = self.reactor.log.format.note_line(data, size)
         if self.log_note == NULL:
             raise MemoryError
-        self.log_note.began = df_fine_now()
+        self.log_note.began = fine_now()
         if self.reactor.log.observe is not None:
             self.observed = Observation.__new__(Observation)
         return 0
@@ -960,6 +952,11 @@ cdef class Channel:
             self.transport.abort()
             self.close()
         return 0
+
+    cdef int give_up(self) except -1:
+        """Ends a connection whose handling raised, while that exception is handled."""
+        _logger.critical("internal error: a connection was given up", exc_info=True)
+        return self.abort()
 
     cdef int lost(self) except -1:
         """The peer is gone."""
@@ -1288,7 +1285,7 @@ cdef class Channel:
         facts.status = note.status or (self.response.status if self.connection.head_sent else CLIENT_GONE)
         facts.sent = self.body_sent - min(left, self.body_sent)
         facts.received = self.connection.body_received
-        facts.duration = df_fine_now() - note.began
+        facts.duration = fine_now() - note.began
         facts.https = self.reactor.log.format.wants_scheme and self.scheme() == "https"
         self.log_note = NULL
         self.forwarded = None
@@ -1645,23 +1642,29 @@ cdef class Reactor:
 
     def tick(self, Desk desk not None) -> None:
         """Handles what is ready now and what is past its deadline, without waiting."""
-        cdef Channel channel
-        cdef uint32_t ready = 0
         self.sleeping = False
         try:
             self.poller.look()
             if self.arrived:
                 self.take_in()
-            while True:
-                channel = self.take_ready(&ready)
-                if channel is None:
-                    break
-                channel.handle(desk, ready)
+            self.handle_all(desk)
             self.expire(desk, now())
         finally:
-            self.sleeping = True
-            if self.ready_head is not None:
-                self.poller.wake()
+            self.sleep()
+
+    cdef int handle_all(self, Desk desk) except -1:
+        cdef Channel channel
+        cdef uint32_t ready = 0
+        while True:
+            channel = self.take_ready(&ready)
+            if channel is None:
+                return 0
+            channel.handle(desk, ready)
+
+    cdef void sleep(self) noexcept:
+        self.sleeping = True
+        if self.ready_head is not None:
+            self.poller.wake()
 
     def seconds_to_deadline(self) -> float | None:
         """Time to the next deadline, which the caller promises to tick() at; deadline_moved tells that it must ask again."""
