@@ -3,6 +3,7 @@
 #   PYTHON   the interpreter to build with (3.11 or newer)     make test PYTHON=python3.14
 #   ARGS     more words for the command a target runs          make test ARGS="-k chunked -x"
 #   TESTS    the files or folders to test                      make test TESTS=tests/unit
+#   BUILD    the build variant to fuzz, debug or sanitize      make fuzz BUILD=sanitize SECONDS=600
 #
 # Every build variant has a virtual environment and a build folder of its own (.venv-debug, build/debug).
 # What is tested is the installed package, as users get it; stamp files keep every step from running twice.
@@ -11,6 +12,7 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests
 SECONDS ?= 60
+BUILD ?= debug
 GUNICORN_VERSIONS ?= 20.1.0 21.2.0 22.0.0 23.0.0 25.3.0 27.0.1
 CASES ?= *
 
@@ -28,8 +30,8 @@ REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.re
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-duck test-gunicorn test-debug test-sanitize coverage annotate docs dist bench bench-check \
-	fuzz autobahn lint clean
+.PHONY: help run build test test-duck test-gunicorn test-debug asan ci coverage annotate docs dist bench bench-check \
+	fuzz fuzz-coverage autobahn lint clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,13 +58,17 @@ test-debug: .venv-debug/.installed .venv-debug/.test-extra ## the suite on the d
 	.venv-debug/bin/python -m pytest $(TESTS) $(ARGS)
 
 # Leaks stay out: the interpreter itself keeps memory until the end. Its small-object pools would hide our errors.
+SANITIZED = LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 # Nothing can be said about memory there: every block has a red zone and freed ones stay in quarantine.
 # pytest leaves file descriptor 2 alone, because a report that it had captured would be lost when the process ends.
-test-sanitize: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite under the address and undefined-behaviour sanitizers
-	LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	.venv-sanitize/bin/python -m pytest --capture=sys \
+asan: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite under the address and undefined-behaviour sanitizers
+	$(SANITIZED) .venv-sanitize/bin/python -m pytest --capture=sys \
 	--deselect tests/engines/test_reactor.py::test_idle_connections_cost_little_memory $(TESTS) $(ARGS)
+
+ci: ## what has to pass before a merge: .ci/run, and lint
+	bash .ci/run
+	$(MAKE) lint
 
 # The framework has many requirements of its own: it gets an environment of its own.
 test-duck: .venv-duck/.installed .venv-duck/.test-extra ## real projects of the Duck framework, by the adapter and in place of its servers
@@ -103,8 +109,15 @@ bench: .venv/.installed ## compare with nginx and other Python servers on this m
 bench-check: .venv/.installed ## instructions per request against the committed baseline (valgrind)
 	.venv/bin/python bench/check.py $(ARGS)
 
-fuzz: .venv-debug/.installed .venv-debug/.test-extra ## random bytes against the debug build for SECONDS (default 60)
-	.venv-debug/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+fuzz: .venv-$(BUILD)/.installed .venv-$(BUILD)/.test-extra ## random bytes for SECONDS (60) against BUILD=debug, or BUILD=sanitize
+	$(if $(filter sanitize,$(BUILD)),$(SANITIZED)) .venv-$(BUILD)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
+# gcc counts the lines of the release build's C as it runs, at nearly full speed, where line tracing would be fifty times slower.
+fuzz-coverage: .venv/.installed .venv/.test-extra ## which lines of the compiled core the harnesses reach in SECONDS (gcc; ARGS="--missing")
+	CFLAGS="$$CFLAGS --coverage" LDFLAGS="$$LDFLAGS --coverage" .venv/bin/python setup.py --quiet build --build-base build/gcov
+	find build/gcov -name '*.gcda' -delete
+	PYTHONPATH="$$(echo build/gcov/lib*)" .venv/bin/python tests/fuzz/run.py --seconds $(SECONDS)
+	.venv/bin/python tests/fuzz/line_coverage.py $(ARGS)
 
 autobahn: .venv/.installed .venv-autobahn/.runner ## Autobahn's 517 websocket cases, plain and TLS (CASES='1.*,7.*' picks)
 	.venv-autobahn/bin/python tests/autobahn/run.py --cases '$(CASES)' $(ARGS)

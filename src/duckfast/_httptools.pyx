@@ -54,6 +54,8 @@ cdef class HttptoolsConnection(HTTP1Connection):
 
     cdef Parsed _read_head(self, Head* head, const char* data, size_t size) noexcept:
         cdef Parsed parsed = measure_head(self._limits, data, size, &self._progress)
+        # Of a head that is refused too: an answer to HEAD has no body.
+        self.head_request = size >= 5 and memcmp(data, b"HEAD ", 5) == 0
         if parsed != PARSED:
             return parsed
         try:
@@ -85,7 +87,6 @@ cdef class HttptoolsConnection(HTTP1Connection):
         cdef bytes version = self._parser.get_http_version().encode("ascii")
         cdef bytes name, value
         cdef const char* cursor
-        self.head_request = method == b"HEAD"
         # llhttp skips spaces that RFC 9112 3 does not allow, so the line must be what its parts make.
         if not raw.startswith(b"%s %s HTTP/%s\r\n" % (method, self._message.target, version)):
             return self._refuse(400, b"the request line is not: method, one space, target, one space, HTTP version")

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import h11
+from fuzz import engine_harnesses as engines
+from fuzz import grammar_harnesses as grammar
 from fuzz import websocket_harnesses as websockets
-from support.corpus import byte_by_byte, probe, random_splits, replay, whole
+from fuzz.application_harness import check_application
+from support.corpus import byte_by_byte, load_cases, probe, random_splits, replay, whole
 from support.proxy_protocol import SIGNATURE, v1, v2, with_checksum
 from support.proxy_protocol import tlv as extension
 
@@ -288,9 +291,15 @@ def check_access_lines(data: bytes) -> None:
 
 HARNESSES: dict[str, Callable[[bytes], None]] = {
     "requests": check_requests,
+    "heads": grammar.check_heads,
+    "chunks": grammar.check_chunks,
     "memory": check_memory,
     "llhttp": check_llhttp,
+    "readers": grammar.check_readers,
     "responses": check_responses,
+    "application": check_application,
+    "asgi": engines.check_asgi,
+    "wsgi": engines.check_wsgi,
     "access-lines": check_access_lines,
     "proxy-protocol": check_proxy_protocol,
     "forwarded": check_forwarded,
@@ -316,3 +325,7 @@ MORE_SEEDS = (
     b'for="_a\\"b", FOR=unknown; ; a="\\\\,"',
     *websockets.SEEDS,
 )
+
+
+def seeds() -> list[bytes]:
+    return [*(case.raw for case in load_cases()), *MORE_SEEDS]

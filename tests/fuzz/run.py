@@ -2,60 +2,81 @@
 
     python tests/fuzz/run.py --seconds 60 [--seed 7] [--only requests] [--input build/fuzz/last]
 
-Prints the number of executions; ends with exit code 1 and the input when a promise is broken. The input under test is always
-in build/fuzz/last, so that it is there after a sanitizer has ended the process.
+Prints, once a minute and at the end, the executions of each harness and the processor time it had; each gets the same time.
+Ends with exit code 1 and the input when a promise is broken. The input under test is always in build/fuzz/last (--last names
+another file, for runs side by side), so that it is there after a sanitizer has ended the process.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz.harnesses import HARNESSES, MORE_SEEDS  # noqa: E402
-from support.corpus import load_cases  # noqa: E402
+from fuzz.harnesses import HARNESSES, seeds  # noqa: E402
 from support.mutation import mutate  # noqa: E402
 
-LAST = Path("build/fuzz/last")
-# An input that took a new way through the core is kept as a seed for others; how many of them at most.
+# Inputs that became seeds for others; how many of them at most.
 POOL = 2_000
+REPORT_EVERY = 60  # seconds
 
 
-def run(seconds: float, seed: int, names: list[str]) -> int:
-    """Executes until `seconds` have passed; returns the number of executions."""
-    chosen = random.Random(seed)
-    seeds = [*(case.raw for case in load_cases()), *MORE_SEEDS]
-    pool = list(seeds)
-    LAST.parent.mkdir(parents=True, exist_ok=True)
-    executions = 0
-    end = time.monotonic() + seconds
-    with open(LAST, "wb", buffering=0) as last:
-        while time.monotonic() < end:
-            data = mutate(chosen.choice(pool), seeds, chosen)
-            last.seek(0)
-            last.truncate()
-            os.write(last.fileno(), data)
-            for name in names:
-                execute(name, data)
-                executions += 1
-            # Mutations of mutations go further than one step from the corpus ever does.
-            if len(data) < 2_000 and chosen.random() < 0.05:
-                pool.append(data) if len(pool) < len(seeds) + POOL else pool.__setitem__(
-                    len(seeds) + chosen.randrange(POOL), data
-                )
-    return executions
+class Run:
+    """What has been executed so far. `last` is the file that holds the input under test."""
+
+    def __init__(self, names: list[str], seed: int, last: Path) -> None:
+        self.executions = dict.fromkeys(names, 0)
+        self.used = dict.fromkeys(names, 0.0)  # seconds of processor time
+        self._chosen = random.Random(seed)
+        self._seeds = seeds()
+        self._pools = {name: list(self._seeds) for name in names}
+        last.parent.mkdir(parents=True, exist_ok=True)
+        self._last = open(last, "wb", buffering=0)  # noqa: SIM115 (as long as the process)
+
+    def until(self, end: float) -> None:
+        """Execute until time.monotonic() is at `end`."""
+        report = time.monotonic() + REPORT_EVERY
+        while (now := time.monotonic()) < end:
+            self.execute_next()
+            if now >= report:
+                report = now + REPORT_EVERY
+                print(self.summary(), flush=True)
+
+    def execute_next(self) -> None:
+        name = min(self.used, key=self.used.__getitem__)
+        start = time.process_time()
+        pool = self._pools[name]
+        data = mutate(self._chosen.choice(pool), self._seeds, self._chosen)
+        self._last.seek(0)
+        self._last.truncate()
+        self._last.write(data)
+        execute(name, data)
+        self.executions[name] += 1
+        # Mutations of mutations go further than one step from the corpus ever does.
+        if len(data) < 2_000 and self._chosen.random() < 0.05:
+            if len(pool) < len(self._seeds) + POOL:
+                pool.append(data)
+            else:
+                pool[len(self._seeds) + self._chosen.randrange(POOL)] = data
+        self.used[name] += time.process_time() - start
+
+    def summary(self) -> str:
+        lines = [f"{'harness':16} {'executions':>12} {'processor s':>12}"]
+        lines += [f"{name:16} {self.executions[name]:12} {self.used[name]:12.1f}" for name in self.executions]
+        lines.append(f"{'all':16} {sum(self.executions.values()):12} {sum(self.used.values()):12.1f}  seeds: {len(self._seeds)}")
+        return "\n".join(lines)
 
 
 def execute(name: str, data: bytes) -> None:
     try:
         HARNESSES[name](data)
-    except BaseException:
-        print(f"the harness {name!r} found something in {LAST}: {data!r}", file=sys.stderr)
+    except Exception:
+        print(f"the harness {name!r} found something: {data!r}", file=sys.stderr)
         raise
 
 
@@ -65,6 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--only", choices=HARNESSES, action="append", help="a harness to run; all of them by default")
     parser.add_argument("--input", type=Path, help="execute this one input and stop")
+    parser.add_argument("--last", type=Path, default=Path("build/fuzz/last"), help="where the input under test is kept")
     options = parser.parse_args()
     names = options.only or list(HARNESSES)
     if options.input:
@@ -73,8 +95,15 @@ def main() -> None:
             execute(name, data)
         return
     print(f"fuzzing {', '.join(names)} for {options.seconds:g} s, seed {options.seed}", flush=True)
-    executions = run(options.seconds, options.seed, names)
-    print(f"{executions} executions, no findings")
+    run = Run(names, options.seed, options.last)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # either one ends it with a report
+    try:
+        run.until(time.monotonic() + options.seconds)
+    except KeyboardInterrupt:
+        print("ended early")
+    finally:
+        print(run.summary(), flush=True)
+    print(f"{sum(run.executions.values())} executions, no findings")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz.harnesses import HARNESSES, MORE_SEEDS
-from support.corpus import load_cases
+from fuzz.harnesses import HARNESSES, seeds
 from support.mutation import mutate
 from support.process import clean_environment
 
-SEEDS = [*(case.raw for case in load_cases()), *MORE_SEEDS]
+SEEDS = seeds()
 CHANGES = 4  # of each seed; `make fuzz` is for more
 
 

@@ -1,4 +1,4 @@
-"""Seeded changes to bytes: how the fuzzer and the differential tests make new requests from those of the corpus.
+"""Seeded changes to bytes: how the fuzzer and the tests of parsers side by side make new requests from those of the corpus.
 
 Knows words of HTTP, nothing of duckfast. The same generator state gives the same bytes.
 """

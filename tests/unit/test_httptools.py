@@ -22,6 +22,17 @@ def test_request_is_the_one_our_own_parser_reads() -> None:
     assert not any(line.startswith("error") for line in events(raw))
 
 
+@pytest.mark.parametrize(
+    "rest", [b"/ HTTP/1.2\r\nHost: a\r\n\r\n", b"/ HTTP/1.1\r\n=: a\r\n\r\n", b"/ HTTP/1.1\r\nX: a\nb\r\n\r\n"]
+)
+def test_refused_head_request_is_answered_without_a_body(rest: bytes) -> None:
+    for method, ends_with_head in ((b"HEAD", True), (b"GET", False), (b"HEADS", False)):
+        door = probe(HttptoolsConnection)
+        door.feed(method + b" " + rest)
+        assert door.poll()[0] == "failed"
+        assert door.refuse(400, b"no").endswith(b"\r\n\r\n") == ends_with_head
+
+
 @pytest.mark.parametrize("line", [b"BREW / HTTP/1.1", b"get / HTTP/1.1", b"GET / HTTP/1.2", b"GET /\xff HTTP/1.1"])
 def test_what_llhttp_does_not_know_is_refused(line: bytes) -> None:
     assert events(line + b"\r\nHost: a\r\n\r\n")[-1].startswith("error 400")

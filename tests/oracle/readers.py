@@ -1,11 +1,11 @@
-"""Four readers of the same bytes: ours, ours with llhttp behind it, httptools as it comes, and h11.
+"""Four readers of the same bytes, in whatever pieces: ours, ours with llhttp behind it, httptools as it comes, and h11.
 
 Each gives the whole requests it saw, in one shape, and how it ended. None of them knows another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from support.corpus import probe
 from duckfast._http1 import HTTP1Connection
 from duckfast._httptools import HttptoolsConnection
 
-# Endings: "waits" (between requests or inside one), "refuses", "closes" (the last request asked for it), "upgrades".
+# Endings: "waits" (between requests or inside one), "refuses", "closes" (the last request asked for it), "upgrades". Of ours,
+# "refuses content" tells that the head was accepted.
 
 
 @dataclass
@@ -34,37 +35,42 @@ class Reading:
     why: str = ""
 
 
-def read_by(connection: type[HTTP1Connection], raw: bytes) -> Reading:
+def read_by(connection: type[HTTP1Connection], pieces: Sequence[bytes]) -> Reading:
     door = probe(connection)
-    door.feed(raw)
+    waiting = list(pieces)
     requests: list[Request] = []
     request = Request()
+    in_content = False
     while True:
         event, *values = door.poll()
         if event == "request":
+            in_content = True
             head = values[0]
             fields = [(name.lower(), value) for name, value in head["fields"]]
             request = Request(head["method"], head["target"], fields)
         elif event == "data":
             request.body += values[0]
         elif event == "end":
+            in_content = False
             requests.append(request)
             if not door.connection.request_keep_alive:
                 return Reading(requests, "closes")
         elif event == "paused":
             door.next_request()
         elif event == "failed":
-            return Reading(requests, "refuses", values[1])
+            return Reading(requests, "refuses content" if in_content else "refuses", values[1])
+        elif waiting:
+            door.feed(waiting.pop(0))
         else:
             return Reading(requests, "waits")
 
 
-def read_by_ours(raw: bytes) -> Reading:
-    return read_by(HTTP1Connection, raw)
+def read_by_ours(pieces: Sequence[bytes]) -> Reading:
+    return read_by(HTTP1Connection, pieces)
 
 
-def read_by_ours_with_llhttp(raw: bytes) -> Reading:
-    return read_by(HttptoolsConnection, raw)
+def read_by_ours_with_llhttp(pieces: Sequence[bytes]) -> Reading:
+    return read_by(HttptoolsConnection, pieces)
 
 
 class Collector:
@@ -101,11 +107,12 @@ class Collector:
         self.closes = not self.parser.should_keep_alive()
 
 
-def read_by_httptools(raw: bytes) -> Reading:
+def read_by_httptools(pieces: Sequence[bytes]) -> Reading:
     collector = Collector()
     collector.parser = httptools.HttpRequestParser(collector)
     try:
-        collector.parser.feed_data(raw)
+        for piece in pieces:
+            collector.parser.feed_data(piece)
     except httptools.HttpParserUpgrade:
         return Reading(collector.requests, "upgrades")
     except httptools.HttpParserError as error:
@@ -113,11 +120,11 @@ def read_by_httptools(raw: bytes) -> Reading:
     return Reading(collector.requests, "closes" if collector.closes else "waits")
 
 
-def read_by_h11(raw: bytes) -> Reading:
+def read_by_h11(pieces: Sequence[bytes]) -> Reading:
+    waiting = list(pieces)
     server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     requests: list[Request] = []
     request = Request()
-    server.receive_data(raw)
     while True:
         try:
             event = server.next_event()
@@ -142,11 +149,13 @@ def read_by_h11(raw: bytes) -> Reading:
         else:
             if server.our_state is h11.DONE and server.their_state is h11.DONE:
                 server.start_next_cycle()
-                continue
-            return Reading(requests, "waits")
+            elif waiting:
+                server.receive_data(waiting.pop(0))
+            else:
+                return Reading(requests, "waits")
 
 
-OTHERS: dict[str, Callable[[bytes], Reading]] = {
+OTHERS: dict[str, Callable[[Sequence[bytes]], Reading]] = {
     "ours with llhttp": read_by_ours_with_llhttp,
     "httptools": read_by_httptools,
     "h11": read_by_h11,
