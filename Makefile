@@ -114,7 +114,7 @@ fuzz: .venv-$(BUILD)/.installed .venv-$(BUILD)/.test-extra ## random bytes for S
 
 # gcc counts the lines of the release build's C as it runs, at nearly full speed, where line tracing would be fifty times slower.
 fuzz-coverage: .venv/.installed .venv/.test-extra ## which lines of the compiled core the harnesses reach in SECONDS (gcc; ARGS="--missing")
-	CFLAGS="$$CFLAGS --coverage" LDFLAGS="$$LDFLAGS --coverage" .venv/bin/python setup.py --quiet build --build-base build/gcov
+	CFLAGS="$$CFLAGS --coverage -w" LDFLAGS="$$LDFLAGS --coverage" .venv/bin/python setup.py --quiet build --build-base build/gcov
 	find build/gcov -name '*.gcda' -delete
 	PYTHONPATH="$$(echo build/gcov/lib*)" .venv/bin/python tests/fuzz/run.py --seconds $(SECONDS)
 	.venv/bin/python tests/fuzz/line_coverage.py $(ARGS)

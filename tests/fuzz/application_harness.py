@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import h11
 from oracle.generator import Parts, generate
-from support.corpus import probe, random_splits
+from support.corpus import random_splits
 
-from duckfast._http1 import HTTP1Connection
+from duckfast._http1 import HTTP1Connection, Probe
 from duckfast._httptools import HttptoolsConnection
+from duckfast._limits import Limits
+from duckfast._writer import DefaultFields
 
 FIELDS = (
     (b"X", b"y"), (b"Set-Cookie", b"a=b"), (b"Content-Length", b"0"), (b"Content-Length", b"3"), (b"content-length", b"70"),
@@ -23,6 +25,11 @@ FIELDS = (
 WRONG_FIELDS = ((b"X Y", b"z"), (b"", b""), (b"X", b"a\r\nb"), (b"Content-Length", b"x"), (b"X", b"\0"), (b"X\n", b""))
 STATUSES = (200, 200, 200, 201, 204, 205, 206, 304, 404, 500, 599)
 WRONG_STATUSES = (0, 99, 100, 101, 600, 999, -1)
+DEFAULTS = (
+    DefaultFields(),
+    DefaultFields(None, False),
+    DefaultFields(extra=[("X-Extra", "1"), ("Server", "another"), ("Date", "never")]),
+)
 
 
 @dataclass
@@ -39,7 +46,7 @@ class Conversation:
     """One connection: reads what comes, answers at random, and knows what it has said."""
 
     def __init__(self, data: bytes, chosen: random.Random, connection: type[HTTP1Connection], **limits: int | None) -> None:
-        self.door = probe(connection, **limits)
+        self.door = Probe(connection(Limits(**limits), chosen.choice(DEFAULTS)))  # type: ignore[arg-type]
         self.chosen = chosen
         self.waiting = random_splits(data, chosen.randrange(1 << 16))
         self.ends = chosen.random() < 0.5  # does the client end its half?

@@ -5,10 +5,8 @@ A sanitizer or a debug build adds its own: reads beside a buffer, moves outside 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
-import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +14,14 @@ from typing import Any
 import h11
 from fuzz import engine_harnesses as engines
 from fuzz import grammar_harnesses as grammar
+from fuzz import proxy_harnesses as proxies
 from fuzz import websocket_harnesses as websockets
 from fuzz.application_harness import check_application
 from support.corpus import byte_by_byte, load_cases, probe, random_splits, replay, whole
-from support.proxy_protocol import SIGNATURE, v1, v2, with_checksum
-from support.proxy_protocol import tlv as extension
 
-from duckfast._forwarded import Forwarded
-from duckfast._forwarded import read as read_forwarded
 from duckfast._http1 import Probe
 from duckfast._httptools import HttptoolsConnection
 from duckfast._logformat import LogFormat
-from duckfast._proxy_protocol import parse as parse_proxy_header
-from duckfast._trust import Proxies
-from duckfast.engine import BELIEVED_FIELDS
 from duckfast.logformat import parse
 
 STATUSES = {400, 413, 414, 417, 431, 501, 505}
@@ -205,66 +197,6 @@ def check_as_client(method: str, wire: bytes, sent: bytes, ending: str) -> None:
         assert sent.startswith(content)
 
 
-def check_proxy_protocol(data: bytes) -> None:
-    """A header is decided by its own bytes alone, and at the first of them that decides it; what it names are addresses."""
-    if data[:1] != b"\r" and zlib.crc32(data) % 3 == 0:
-        data = SIGNATURE + data
-    versions = zlib.crc32(data) % 3 + 1
-    found = parse_proxy_header(data, versions)
-    if isinstance(found, dict):
-        size = found["size"]
-        assert 8 <= size <= 16 * 1024 and size <= len(data)
-        line = size <= 107 and data[size - 2 : size] == b"\r\n"
-        assert (line and versions & 1) or (data.startswith(SIGNATURE) and versions & 2)
-        assert parse_proxy_header(data[:size], versions) == found
-        for place in {size - 1, size // 2, 7, 1}:
-            assert parse_proxy_header(data[:place], versions) is None
-        for host, port in (found["source"], found["destination"]):
-            assert 0 <= port <= 65535
-            assert str(ipaddress.ip_address(host)) == host if host else port == 0
-        assert not (found["local"] and (found["https"] or found["source"][0]))
-    elif isinstance(found, str):
-        assert found.isascii() and "PROXY" in found
-        assert parse_proxy_header(data + b"\0" * 300, versions) == found
-
-
-INSIDE = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
-FORWARDED_NAMES = (*BELIEVED_FIELDS["forwarded"], *BELIEVED_FIELDS["x-forwarded"])
-
-
-def check_forwarded(data: bytes) -> None:
-    """Whatever the fields hold, what is believed is well formed; and what a trusted proxy has added cannot be changed by it."""
-    values = [value.strip(b" \t") for value in data.translate(None, bytes(CONTROLS)).split(b"\xff")] or [b""]
-    chosen = random.Random(data)
-    fields = [(chosen.choice(FORWARDED_NAMES), value) for value in values[:20]]
-    for names in BELIEVED_FIELDS.values():
-        check_believed(read_forwarded([(b"Host", b"a"), *fields], Proxies(names, INSIDE)))
-        check_believed(read_forwarded(fields, Proxies(names, ("*",))))
-    lists = Proxies(BELIEVED_FIELDS["client"], INSIDE)
-    elements = Proxies(BELIEVED_FIELDS["forwarded"], INSIDE)
-    for value in values:
-        for joined in ([value + b", 203.0.113.9,10.0.0.1"], [value, b"203.0.113.9", b"10.0.0.1"]):
-            told = read_forwarded([(b"X-Forwarded-For", one) for one in joined], lists)
-            assert told is not None and told.client_host == "203.0.113.9"
-        for joined in ([value + b", for=203.0.113.9;proto=https, for=10.0.0.1"], [value, b"for=203.0.113.9;proto=https"]):
-            told = read_forwarded([(b"Forwarded", one) for one in joined], elements)
-            assert told is not None and (told.client_host, told.scheme) == ("203.0.113.9", "https")
-
-
-def check_believed(told: Forwarded | None) -> None:
-    if told is None:
-        return
-    assert (told.client == 1) == (told.client_host != "")
-    assert str(ipaddress.ip_address(told.client_host or "::")) == (told.client_host or "::")
-    assert told.scheme in (None, "http", "https")
-    assert told.server_port is None or 0 <= told.server_port <= 65535
-    if told.host is not None:
-        assert told.host and not set(told.host) & (CONTROLS | set(b" \t/@?#\\,\"<>^`{|}")) and told.server_port is not None
-    if told.prefix:
-        assert re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", told.prefix)
-        assert not {".", ".."} & set(told.prefix.split("/"))
-
-
 TEMPLATE = '%(h)s %(u)s %(t)s "%(r)s" "%(R)s" "%(U)s?%(q)s" %(H)s %(b)s "%({host}i)s" "%({x}i)s" "%({x}o)s" %(request_id)s'
 FORMATS = [LogFormat(parse(text), "X-Request-ID") for text in ("common", "combined", "json", TEMPLATE, "%(R)j %(u)j %({x}o)j")]
 KEYS = json.loads(FORMATS[2].line(b"GET / HTTP/1.0\r\n\r\n") or b"").keys()
@@ -301,31 +233,12 @@ HARNESSES: dict[str, Callable[[bytes], None]] = {
     "asgi": engines.check_asgi,
     "wsgi": engines.check_wsgi,
     "access-lines": check_access_lines,
-    "proxy-protocol": check_proxy_protocol,
-    "forwarded": check_forwarded,
+    "proxy-protocol": proxies.check_proxy_protocol,
+    "forwarded": proxies.check_forwarded,
     "frames": websockets.check_frames,
     "conversation": websockets.check_conversation,
 }
 
-# Besides the corpus: what only these harnesses can make something of.
-_CLIENT, _SERVER = ("203.0.113.9", 4711), ("198.51.100.1", 443)
-_CLIENT6, _SERVER6 = ("2001:db8::9", 1), ("::ffff:10.0.0.1", 65535)
-MORE_SEEDS = (
-    v1(_CLIENT, _SERVER),
-    v1(_CLIENT6, _SERVER6) + b"GET / HTTP/1.1\r\n",
-    b"PROXY UNKNOWN ffff::1 x\r\n",
-    v2(_CLIENT, _SERVER, extension(0x20, b"\1\0\0\0\0" + extension(0x21, b"TLSv1.3")) + extension(2, b"example.org")),
-    v2(_CLIENT6, _SERVER6, extension(5, b"id")),
-    with_checksum(v2(_CLIENT6, _SERVER6, extension(3, bytes(4)) + extension(4, bytes(9)))),
-    v2("/run/a", "/run/b"),
-    v2(command=0),
-    v2(),
-    b'198.51.100.7, 203.0.113.9:4711 ,\t[fd00::1]:80\xffunknown\xffhttps, http\xff_hidden\xffexample.org:8443\xff443\xff/shop/a',
-    b'for=192.0.2.43;proto=https;host="example.org:8443", for="[2001:db8::1]:4711";by=_x\xff'
-    b'for="_a\\"b", FOR=unknown; ; a="\\\\,"',
-    *websockets.SEEDS,
-)
-
-
 def seeds() -> list[bytes]:
-    return [*(case.raw for case in load_cases()), *MORE_SEEDS]
+    """The corpus, and what only some harnesses can make something of."""
+    return [*(case.raw for case in load_cases()), *proxies.SEEDS, *websockets.SEEDS, *engines.SEEDS]

@@ -96,7 +96,7 @@ def main() -> None:
         return
     print(f"fuzzing {', '.join(names)} for {options.seconds:g} s, seed {options.seed}", flush=True)
     run = Run(names, options.seed, options.last)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # either one ends it with a report
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it with a report, as an interrupt does
     try:
         run.until(time.monotonic() + options.seconds)
     except KeyboardInterrupt:

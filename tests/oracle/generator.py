@@ -15,9 +15,9 @@ METHODS = (
 )  # fmt: skip
 TARGETS = (
     b"/", b"/a?b=c", b"*", b"http://a/", b"http://b:80/x?y", b"HTTP://A", b"https://[::1]:1/", b"a:443", b"//a/b", b"/a#b",
-    b"http://u@a/", b"http:///x", b"http://", b"/\xe9", b"/\xff?\x80", b"/a%00", b"/%zz", b"/a\tb", b"/a\x0bb", b"/a\0b",
-    b"/a\x7fb", b"a", b"", b"?x", b"/a b", b"/\\", b"/\"<>^`{|}", b"ftp://a/", b"/?#", b"http://a:b/", b"http://a b/", b"*?x",
-    b"/" + b"a" * 300, b"mailto:a", b"http:/a", b"http://[::1", b"/a\rb", b"[::1]:80", b"/..;/x", b"http://a\\b/",
+    b"http://u@a/", b"http:///x", b"http://", b"/\xe9", b"/\xff?\x80", b"/a%00", b"/%c3%A9", b"/%zz", b"/a\tb", b"/a\x0bb",
+    b"/a\0b", b"/a\x7fb", b"a", b"", b"?x", b"/a b", b"/\\", b"/\"<>^`{|}", b"ftp://a/", b"/?#", b"http://a:b/", b"http://a b/",
+    b"*?x", b"/" + b"a" * 300, b"mailto:a", b"http:/a", b"http://[::1", b"/a\rb", b"[::1]:80", b"/..;/x", b"http://a\\b/",
 )  # fmt: skip
 VERSIONS = (
     b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/1.9", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/3.0", b"http/1.1", b"HTTP/1.10",
@@ -32,7 +32,8 @@ BEFORE = (b"\r\n", b"\n", b"\r", b"\r\n" * 4, b"\r\n" * 5, b" ", b"\t", b"\0", b
 
 HOSTS = (
     b"Host: b:80", b"host:a", b"HOST: \t a \t ", b"Host:", b"Host: a b", b"Host: a, b", b"Host: a@b", b"Host: a/b",
-    b"Host: [::1]", b"Host: [::1", b"Host: a:b", b"Host: :80", b"Host: \xe9", b"Host: a\x7f", b"Host: a%20", b"Host: %zz",
+    b"Host: [::1]", b"Host: [::1", b"Host: [1::2::3]", b"Host: [v1.a:b]", b"Host: [v.a]", b"Host: [vg.a]", b"Host: [v1.]",
+    b"Host: [12345::]", b"Host: [1:2]", b"Host: a:b", b"Host: :80", b"Host: \xe9", b"Host: a\x7f", b"Host: a%20", b"Host: %zz",
     b"Host : a", b"H\xf6st: a", b"Host: a\r\nHost: a", b"Host: a\r\nhost: b", b"Ho_st: a", b"Host: a\r\n b", b"Host: 1.2.3.4:",
     b"Host: a#", b"Host: a\\b", b"Host: [1::2%25x]", b"Host: a..b", b"Host: a_b", b"Host: a:99999", b"Host: a\0",
 )  # fmt: skip
