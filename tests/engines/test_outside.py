@@ -45,7 +45,7 @@ def nothing_is_left() -> Iterator[None]:
 def tls_settings(tls: str, authority: Authority) -> Settings:
     if not tls:
         return {}
-    certificate, key = authority.server("localhost")
+    certificate, key = authority.server("localhost", "127.0.0.1")
     return {"ssl_certfile": [certificate], "ssl_keyfile": [key], "ssl_io": tls}
 
 
@@ -193,7 +193,7 @@ def websocket_app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def websocket(running: RunningEngine, context: ssl.SSLContext | None) -> simple_websocket.Client:
     scheme = "wss" if context else "ws"
-    return simple_websocket.Client.connect(f"{scheme}://localhost:{running.address[1]}/", ssl_context=context)
+    return simple_websocket.Client.connect(f"{scheme}://127.0.0.1:{running.address[1]}/", ssl_context=context)
 
 
 @TLS

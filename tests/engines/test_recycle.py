@@ -19,11 +19,18 @@ def test_engine_asks_once_to_be_replaced_after_so_many_requests_and_serves_on(ki
     recycle = Counted()
     keywords = {"recycle": recycle, "max_requests": 20}
     with RunningEngine(kind, Gates(kind).app, keywords=keywords) as running:
-        for number in range(1, 31):
+        served = 0
+        while not recycle and served < 200:
             with running.connect() as client:  # of several threads each gets some
                 client.send(GET)
                 assert client.read_response().body == b"ok"
-            assert len(recycle) == (number >= 20)
+            served += 1
+        # Of several reactors none sees the sum: each looks again after its share of what is left, and may be late by as much.
+        assert served == 20 or kind == "free threads" and served > 20
+        for _ in range(10):
+            with running.connect() as client:
+                client.send(GET)
+                assert client.read_response().body == b"ok"
     assert recycle.calls == [("served 20 requests",)]
 
 
