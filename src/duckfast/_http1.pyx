@@ -266,7 +266,8 @@ cdef class HTTP1Connection:
         size = self._window_size - self._position
         self._head_at = self._position
         if self._seen > 0 and memchr(data + self._seen, c"\n", size - self._seen) is NULL:
-            # No line was ended by the new bytes: there is nothing to judge but their number.
+            # No line was ended by the new bytes: there is nothing to judge but their number. The method may be whole only now.
+            self.head_request = size >= 5 and memcmp(data, b"HEAD ", 5) == 0
             parsed = check_unfinished(self._limits, size, &self._progress)
         else:
             self.head_request = False

@@ -7,6 +7,7 @@ from support.corpus import byte_by_byte, probe
 
 from duckfast._debug import alive, enabled
 from duckfast._http1 import READING_MOVES, READING_NAMES, WRITING_MOVES, WRITING_NAMES, HTTP1Connection, Probe
+from duckfast._httptools import HttptoolsConnection
 from duckfast._limits import Limits
 from duckfast._writer import DefaultFields
 
@@ -136,6 +137,17 @@ def test_it_is_not_between_requests_while_a_body_is_missing() -> None:
 def test_head_request_is_known_even_when_the_head_is_refused() -> None:
     door = plain()
     door.feed(b"HEAD / HTTP/1.1\r\n\r\n")
+    assert door.poll()[0] == "failed"
+    assert door.refuse(400).endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("connection", [HTTP1Connection, HttptoolsConnection])
+def test_unfinished_head_request_is_known_however_it_was_cut(connection: type[HTTP1Connection]) -> None:
+    door = probe(connection)
+    for piece in byte_by_byte(b"HEAD / HTTP/1.1"):
+        door.feed(piece)
+        assert door.poll() == ("need_data",)
+    door.feed_eof()
     assert door.poll()[0] == "failed"
     assert door.refuse(400).endswith(b"\r\n\r\n")
 
