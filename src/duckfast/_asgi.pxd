@@ -107,6 +107,7 @@ cdef class ASGIService(Service):
     cdef int start_when_admitted(self, ASGIExchange exchange) except -1
     cdef int start_task(self, ASGIExchange exchange) except -1
     cdef int start_all(self) except -1
+    cdef int abandon(self, ASGIExchange exchange) except -1
     cdef int start_now(self, ASGIExchange exchange) except -1
     cdef object take_task(self)
     cdef void release_retired(self) noexcept

@@ -622,6 +622,7 @@ cdef class ASGIService(Service):
         a peer on this machine is woken once. They wait for HOLD at most, and not at all when a step has been long lately:
         one that computes must not hold back what others, or it itself, have answered.
         """
+        cdef Reactor reactor = self.reactor
         cdef ASGIExchange exchange
         cdef list starting
         cdef int64_t time = fine_now()
@@ -633,8 +634,13 @@ cdef class ASGIService(Service):
             self._together = len(starting) > 1 and time >= self._prompt_until
             for exchange in starting:
                 try:
-                    self.start_now(exchange)
+                    if exchange.channel is None:
+                        self.abandon(exchange)
+                    else:
+                        self.start_now(exchange)
                 except Exception:
+                    if exchange.place == INSIDE:
+                        reactor.leave(exchange)
                     if exchange.channel is not None:
                         exchange.channel.give_up()
                 before = time
@@ -647,6 +653,12 @@ cdef class ASGIService(Service):
                     self.flush_all()
         self._together = False
         return 0
+
+    cdef int abandon(self, ASGIExchange exchange) except -1:
+        """Nobody is there any more to be answered: the client left, or broke a rule in its body, before the application was called."""
+        if exchange.place == INSIDE:
+            self.reactor.leave(exchange)
+        return exchange.application_ended(None)
 
     cdef int start_now(self, ASGIExchange exchange) except -1:
         # No context is given, so the task copies the current one. That is the loop callback's own, which no application ever

@@ -29,6 +29,9 @@ cdef class Poller:
     cdef int watch(self, int fd, void* owner) except -1            # a connection: edge-triggered, both directions
     cdef int watch_listener(self, int fd, void* owner) except -1   # level-triggered, reads only
     cdef int unwatch(self, int fd) except -1                       # listeners, and connections that go on elsewhere; a closed one leaves by itself
+    # Before the descriptor of a connection is closed: the close alone ends the watching only if nobody else holds the connection open,
+    # as a forked child or a system call of another thread does, and the owner would be told of events after its end.
+    cdef void drop(self, int fd) noexcept nogil
     cdef int forget(self, void* owner) except -1                   # drop its events, taken or about to be; the owner may die after
     cdef int wait(self, int64_t nanoseconds) except -1             # fills the batch; -1: for ever, 0: look only. Without the GIL.
     cdef int look(self) noexcept nogil                             # wait(0) with the GIL kept; <0: -errno

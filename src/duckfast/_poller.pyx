@@ -195,6 +195,10 @@ cdef class Poller:
             PyErr_SetFromErrno(OSError)   # raises
         return 0
 
+    cdef void drop(self, int fd) noexcept nogil:
+        if fd >= 0:
+            df_unwatch(self.fd, fd)
+
     cdef int forget(self, void* owner) except -1:
         if self._waiting:
             self._forgotten.append(<object>owner)

@@ -120,6 +120,7 @@ cdef class Channel:
     cdef bint closed
     cdef bint peer_finished           # the peer has sent its last byte
     cdef uint8_t deadline             # which list read_timer is in: a Deadline
+    cdef uint8_t reprieve             # a Reprieve of _reactor.pyx, of this deadline
     cdef bint upgraded                # another protocol: the exchange reads and writes bytes
     cdef bint blocked                 # the kernel did not take all: write_timer runs, drained() is owed
     cdef bint more                    # the next flush() may be held back by the kernel: more follows soon, or somebody pushes
@@ -139,6 +140,7 @@ cdef class Channel:
     cdef bint refusal_due             # because of its fields, the request is not for the app
     cdef Timer read_timer             # head, body, keep-alive or linger
     cdef Timer write_timer
+    cdef int write_mark               # bytes the peer had still to take when that was last set; -1: nobody knows
     cdef Timer request_timer          # while an exchange is here: its time in line, then the app's
 
     # per request
@@ -214,6 +216,8 @@ cdef class Channel:
     # --- for the reactor
     cdef int handle(self, Desk desk, uint32_t ready) except -1
     cdef int read_timed_out(self, Desk desk) except -1
+    cdef bint is_unheard(self, int64_t time) except -1
+    cdef int write_due(self) except -1
     cdef int write_timed_out(self) except -1
     cdef int drain(self, Desk desk) except -1
     cdef int request_due(self, int64_t time) except -1
@@ -254,6 +258,7 @@ cdef class Channel:
     cdef int _linger(self) except -1
     cdef int _throw_away(self, Desk desk) except -1
     cdef int _write_out(self) except -1
+    cdef bint _took_enough(self) noexcept
     cdef int _queue_tail(self, object owner, const char* data, size_t size) except -1
     cdef int _merge_tail(self) except -1
     cdef int _response_left(self) except -1

@@ -67,6 +67,8 @@ cdef int RESUMES = 8                    # turns of channels that go on by themse
 cdef int LAST_ACCEPTS = 64              # bursts of accepting when a reactor retires: 4096 connections, more than a usual backlog
 cdef int OVERTAKES = 64                 # quick requests that may go before one that waits because its connection's last one blocked
 cdef uint64_t BODY_PROGRESS = 4096      # bytes that must have come before the body deadline is set anew (else 1 byte would do)
+cdef int WRITE_PROGRESS = 4096          # bytes that the peer must have taken before the write deadline is set anew, when none could be sent
+cdef int64_t LATE = 20_000_000          # nanoseconds after a deadline; later it is we who have kept the peer waiting
 cdef int64_t SECOND = 1_000_000_000
 cdef int64_t HALF_CLOSE_GRACE = 3 * SECOND    # after a FIN; gunicorn's disconnect grace period is 3 s too
 cdef int64_t PARTING_TIME = SECOND            # a stop waits so long for clients to notice that their connection has ended
@@ -84,6 +86,12 @@ cdef enum Security:
     PLAIN
     SHAKING_HANDS   # TLS, not established yet
     SECURE
+
+
+cdef enum Reprieve:
+    NOT_NEEDED
+    GRANTED         # bytes came in time, but nobody had time to read them: the deadline has been set anew
+    USED            # they have been read
 
 
 cdef class Desk:
@@ -246,6 +254,8 @@ cdef class Channel:
                     ready = self._uncross(ready)
                 if ready & (READABLE | PEER_CLOSED | BROKEN):
                     self.readable = True
+                if self.reprieve == GRANTED:
+                    self.reprieve = USED
                 if ready & BROKEN and not self.lingering:
                     # Bytes read before a reset are lost with it: nobody could get their answer.
                     self.lost()
@@ -320,6 +330,7 @@ cdef class Channel:
 
     cdef int _end_handshake(self) except -1:
         self.security = SECURE
+        self.reprieve = NOT_NEEDED
         self.reactor.handshakes -= 1
         if not self.reactor.accepting:
             self.reactor.resume_accepting()
@@ -552,6 +563,7 @@ cdef class Channel:
             received = self.connection.body_received
             if self.deadline != BODY_DEADLINE or received - self.deadline_mark >= BODY_PROGRESS:
                 self.deadline_mark = received
+                self.reprieve = NOT_NEEDED
                 self.reactor.set_deadline(self, BODY_DEADLINE)
             if self.reactor.request_timers.length:
                 self._count_client()
@@ -567,6 +579,7 @@ cdef class Channel:
         if reactor.counters.requests == reactor.request_mark:
             reactor.pass_mark()
         self.continue_due = desk.head.expect_continue
+        self.reprieve = NOT_NEEDED
         self.response_done = False
         self.response.status = 0
         self.body_sent = 0
@@ -696,6 +709,25 @@ cdef class Channel:
 
     # ------------------------------------------------------------------ deadlines
 
+    cdef bint is_unheard(self, int64_t time) except -1:
+        """Whether a deadline has passed only because nobody had time to read: every thread, or the loop, was in the app.
+
+        The next read decides. It is granted once, or somebody who sends a byte now and then could stay for ever.
+        """
+        cdef char first
+        if self.deadline > KEEP_ALIVE_DEADLINE and self.deadline != HANDSHAKE_DEADLINE:
+            return False
+        if self.reprieve != NOT_NEEDED:
+            return self.reprieve == GRANTED
+        if time - self.read_timer.at < LATE and (self.proxy_due or not self.connection.between_requests()):
+            return False   # we were there all the time
+        if self.transport.peek(&first, 1) <= 0:
+            return False
+        self.reprieve = GRANTED
+        self.readable = True
+        self.reactor.queue(self)
+        return True
+
     cdef int read_timed_out(self, Desk desk) except -1:
         cdef uint8_t deadline = self.deadline
         cdef Exchange exchange
@@ -787,9 +819,28 @@ cdef class Channel:
             reactor.on_stuck()
         return 0
 
+    cdef int write_due(self) except -1:
+        """What the kernel takes now, or the peer took of what the kernel has, sets the deadline anew."""
+        cdef Channel kept = self
+        cdef int64_t at = self.write_timer.at
+        self._write_out()
+        if self.closed or not self.blocked or self.write_timer.at != at:
+            return 0
+        if self._took_enough():
+            return self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
+        return self.write_timed_out()
+
+    cdef bint _took_enough(self) noexcept:
+        """Whether a slow peer has gone on reading. The kernel's buffer is megabytes, and it takes more only when a good part is free."""
+        cdef int left = self.transport.unacknowledged()
+        cdef int mark = self.write_mark
+        self.write_mark = left
+        return left >= 0 and mark - left >= WRITE_PROGRESS
+
     cdef int write_timed_out(self) except -1:
         self.reactor.counters.timeouts += 1
-        self._tell("%s took nothing of its response for %g s: connection ended", (self.reactor.limits.write_time / 1e9,))
+        self._tell("%s took next to nothing of its response for %g s: connection ended", (self.reactor.limits.write_time / 1e9,))
+        self.reactor.poller.drop(self.transport.fd)
         self.transport.abort()   # what is queued in the kernel would wait for the same reader
         return self.lost()
 
@@ -911,6 +962,7 @@ cdef class Channel:
         if self.log_note != NULL:   # before what was not sent is forgotten
             self._log_response()
         self._leave(exchange)
+        self.reactor.poller.drop(self.transport.fd)
         self.transport.close()
         self._release()
         if exchange is not None:
@@ -949,6 +1001,7 @@ cdef class Channel:
             if self.log_note != NULL and self.log_note.status == 0:
                 # It is not the client that left.
                 self.log_note.status = self.response.status if self.connection.head_sent else 500
+            self.reactor.poller.drop(self.transport.fd)
             self.transport.abort()
             self.close()
         return 0
@@ -1053,6 +1106,8 @@ cdef class Channel:
             if result != 0:
                 self._write_out()
                 until = time + limit if limit else INT64_MAX
+            elif time >= until and self._took_enough():
+                until = time + limit
             elif time >= until:
                 self.write_timed_out()
         return not self.closed
@@ -1389,6 +1444,7 @@ cdef class Channel:
             if count == -EAGAIN or count == -EWOULDBLOCK:
                 if not self.blocked or progress:
                     self.blocked = True
+                    self.write_mark = self.transport.unacknowledged()
                     self.reactor.move_deadline(arm(&self.reactor.write_timers, &self.write_timer))
                     if self.reactor.request_timers.length:
                         self._count_client()
@@ -2049,6 +2105,9 @@ cdef class Reactor:
                 if channel.busy:   # its thread watches the time by itself
                     arm(self.timers_of(deadline), timer)
                     continue
+                if channel.is_unheard(time):
+                    arm(self.timers_of(deadline), timer)
+                    continue
                 channel.read_timed_out(desk)
         while True:
             timer = first_due(&self.write_timers, time)
@@ -2058,7 +2117,10 @@ cdef class Reactor:
             if channel.busy:
                 arm(&self.write_timers, timer)
                 continue
-            channel.write_timed_out()
+            try:
+                channel.write_due()
+            except Exception:
+                channel.give_up()
         if self.request_timers.length:
             self.expire_requests(time)
         while self.in_line:

@@ -24,6 +24,7 @@ cdef class Transport:
     cdef void push(self) noexcept nogil         # sends what was held back
     cdef Py_ssize_t send_vector(self, iovec* pieces, int count) noexcept nogil
     cdef Py_ssize_t send_file(self, int source, int64_t offset, size_t size) noexcept nogil   # 0: the file is shorter
+    cdef int unacknowledged(self) noexcept nogil   # bytes sent that the peer has not taken yet; -1: the system does not tell
     cdef void shutdown(self) noexcept nogil     # no more writes
     cdef void close(self) noexcept nogil
     cdef void abort(self) noexcept nogil        # close with a reset: nothing queued is delivered

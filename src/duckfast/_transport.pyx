@@ -11,6 +11,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <poll.h>
     #include <string.h>
+    #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/types.h>
     #include <sys/uio.h>
@@ -18,6 +19,7 @@ cdef extern from *:
     #include <netinet/tcp.h>
     #include <unistd.h>
     #ifdef __linux__
+    #include <linux/sockios.h>
     #include <sys/sendfile.h>
     #endif
     #ifndef MSG_NOSIGNAL
@@ -99,6 +101,18 @@ cdef extern from *:
         result = poll(&entry, 1, timeout);
         return result < 0 ? -errno : result;
     }
+    static int df_unacknowledged(int fd) {
+        int size = -1;
+    #if defined(SIOCOUTQ)
+        return ioctl(fd, SIOCOUTQ, &size) < 0 ? -1 : size;
+    #elif defined(SO_NWRITE)
+        socklen_t length = sizeof size;
+        return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &size, &length) < 0 ? -1 : size;
+    #else
+        (void)fd;
+        return size;
+    #endif
+    }
     static void df_abort(int fd) {
         struct linger reset = {1, 0};
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
@@ -170,6 +184,7 @@ cdef extern from *:
     int df_accept(int listener, int* family, unsigned char* address, uint16_t* port) noexcept nogil
     int df_local(int fd, int* family, unsigned char* address, uint16_t* port) noexcept nogil
     int df_peer(int fd, int* family, unsigned char* address, uint16_t* port) noexcept nogil
+    int df_unacknowledged(int fd) noexcept nogil
     void df_abort(int fd) noexcept nogil
     int c_shutdown "shutdown"(int fd, int how) noexcept nogil
     int c_close "close"(int fd) noexcept nogil
@@ -207,6 +222,9 @@ cdef class Transport:
 
     cdef Py_ssize_t send_file(self, int source, int64_t offset, size_t size) noexcept nogil:
         return df_send_file(self.fd, source, offset, size)
+
+    cdef int unacknowledged(self) noexcept nogil:
+        return df_unacknowledged(self.fd)
 
     cdef void shutdown(self) noexcept nogil:
         c_shutdown(self.fd, SHUT_WR)

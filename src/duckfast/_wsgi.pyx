@@ -178,9 +178,10 @@ cdef class WSGIExchange(Exchange):
         self.input.exchange = self
         self.input.chunk = b""
         self.environ[K_INPUT] = self.input
-        if head.expect_continue or length > self.service.body_buffer:
-            # The peer waits to be asked, or the body is too long to be held: the app reads it.
-            self._call()
+        if head.expect_continue:
+            self._call()   # the peer waits to be asked
+        # A body too long to be held is the app's to read once so much of it is here. Until then it holds no thread: one that
+        # announces much and sends little would.
         return 0
 
     cdef int body_data(self, const char* data, size_t size) except -1:

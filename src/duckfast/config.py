@@ -285,7 +285,7 @@ class Config:
     )
     http: str = setting(ENGINE, Choice("auto", "duckfast", "httptools"), "auto", "HTTP/1 parser. auto: duckfast.")
     body_buffer_size: int = setting(
-        ENGINE, Size(), 64 * KIB, "WSGI request bodies up to this are read before a thread is taken; longer ones stream."
+        ENGINE, Size(), 64 * KIB, "WSGI request bodies are read up to this before a thread is taken; what is longer streams."
     )
 
     proxy_headers: str = setting(

@@ -217,6 +217,18 @@ def test_reader_that_is_slow_but_reads_is_not_dropped(hurried: Probe) -> None:
         assert response.status == 200
 
 
+def test_reader_that_is_so_slow_that_the_kernel_takes_nothing_more_is_not_dropped(hurried: Probe, key: str) -> None:
+    """Megabytes wait in the kernel by then: the server can send nothing for many deadlines, and the client reads all the time."""
+    scenario = "send_until_disconnected" if hurried.interface == "asgi" else "stream_until_gone"
+    with hurried.connect(receive_buffer=4096) as wire:
+        wire.send(hurried.request(scenario, key))
+        assert wire.read_head().status == 200
+        for _ in range(100):
+            assert wire.socket.recv(2000), "dropped although it kept reading"
+            select.select([], [], [], PACE)  # the reader's own slowness
+        wire.reset()
+
+
 # Limits
 
 
