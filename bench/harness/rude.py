@@ -389,7 +389,7 @@ ATTACKS = [
     Attack("open-and-drop", "100,000 connections opened and dropped", open_and_drop),
     Attack("abort-uploads", "200 uploads broken off after 1 MiB", abort_uploads),
     Attack("connection-flood", "2,000 silent connections where 500 are allowed", hold_connections(2000), "connections"),
-    Attack("request-flood", "1,500 half heads where 500 connections are allowed", hold_connections(1500, head()[:-4]), "connections"),
+    Attack("request-flood", "1,500 half heads where 500 are allowed", hold_connections(1500, head()[:-4]), "connections"),
     Attack("descriptor-flood", "1,000 silent connections where 256 descriptors are", hold_connections(1000), "descriptors"),
     Attack("field-flood", "20 heads of 10 MB in fields of 60 bytes", flood(head()[:-2], FIELD, 10 * MEGABYTE)),
     Attack("field-size", "20 heads with a field of 10 MB", flood(head()[:-2] + b"X-Long: ", b"a" * 65536, 10 * MEGABYTE)),
