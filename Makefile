@@ -31,7 +31,7 @@ REQUIREMENTS = $(PYTHON) -c "import functools, sys, tomllib; print(*functools.re
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-duck test-gunicorn test-debug asan ci coverage annotate docs dist bench bench-check \
-	fuzz fuzz-coverage autobahn lint clean
+	fuzz fuzz-coverage autobahn helgrind memcheck lint clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -121,6 +121,12 @@ fuzz-coverage: .venv/.installed .venv/.test-extra ## which lines of the compiled
 
 autobahn: .venv/.installed .venv-autobahn/.runner ## Autobahn's 517 websocket cases, plain and TLS (CASES='1.*,7.*' picks)
 	.venv-autobahn/bin/python tests/autobahn/run.py --cases '$(CASES)' $(ARGS)
+
+helgrind: .venv-debug/.installed .venv-debug/.test-extra ## races between the WSGI engine's threads (valgrind, some minutes)
+	.venv-debug/bin/python tests/valgrind/run.py helgrind $(ARGS)
+
+memcheck: .venv-debug/.installed .venv-debug/.test-extra ## bad memory accesses of the WSGI engine (valgrind, some minutes)
+	.venv-debug/bin/python tests/valgrind/run.py memcheck $(ARGS)
 
 # A stub promises what Python code may use; what else a compiled module holds is for other compiled modules, and stays out of it.
 # That a class cannot share its bases with another such class is true of every cdef class, and worth no decorator on each.

@@ -57,6 +57,7 @@ cdef class ApplicationCall:
     cdef int returned(self, object value) except -1
     cdef bint failed(self, object error) except -1
     cdef int end(self, object error) except -1
+    cdef int drop(self) except -1
 
 
 @cython.final
@@ -109,6 +110,8 @@ cdef class ASGIService(Service):
     cdef int start_all(self) except -1
     cdef int abandon(self, ASGIExchange exchange) except -1
     cdef int start_now(self, ASGIExchange exchange) except -1
+    cdef int leave_unstarted(self, ASGIExchange exchange) except -1
+    cdef int give_up(self, ASGIExchange exchange) except -1
     cdef object take_task(self)
     cdef void release_retired(self) noexcept
     cdef int forget(self, ApplicationCall call) except -1
@@ -139,6 +142,7 @@ cdef class ASGIExchange(Exchange):
 
     # the response
     cdef Response response
+    cdef bint starting            # its headers are being read
     cdef bint announced_trailers
     cdef Buffer trailers          # owned: field lines
     cdef list senders             # futures that calls of send() sleep on; None: there was none yet

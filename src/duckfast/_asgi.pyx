@@ -289,7 +289,7 @@ cdef class ApplicationCall:
             # It ends the loop, not just the task, which nobody would ask for it.
             service._loop.call_soon(_raise, error, context=service._context)
             return False
-        return not isinstance(error, Exception)
+        return isinstance(error, asyncio.CancelledError)
 
     cdef int end(self, object error) except -1:
         cdef ASGIExchange exchange = self.exchange
@@ -298,18 +298,28 @@ cdef class ApplicationCall:
         self.coroutine = None
         if exchange.place == INSIDE:
             service.reactor.leave(exchange)
-        if self.task is not None:
-            if service._retired is not None and error is None and len(service._retired) < MOST_RETIRED:
-                service._retired.append(self.task)
-            self.task = None
         service.forget(self)
+        task, self.task = self.task, None
         try:
             exchange.application_ended(error)
+            if task is not None and service._retired is not None and error is None and len(service._retired) < MOST_RETIRED:
+                service._retired.append(task)
         finally:
             if exchange.in_background:
                 exchange.in_background = False
                 service.end_background(exchange.served_by)
             exchange.served_by = None
+        return 0
+
+    cdef int drop(self) except -1:
+        """No task will step it again, and its request is ended by others."""
+        cdef ASGIExchange exchange = self.exchange
+        coroutine, self.coroutine = self.coroutine, None
+        self.exchange = self.task = None
+        if exchange is not None:
+            exchange.service.forget(self)
+        if coroutine is not None and PyCoro_CheckExact(coroutine):
+            coroutine.close()
         return 0
 
     def __await__(self):
@@ -518,19 +528,23 @@ cdef class ASGIService(Service):
     @cython.binding(False)
     def tick(self):
         """Handles everything that is ready."""
-        self.handle_ready()
+        try:
+            self.handle_ready()
+        finally:
+            if self.reactor.deadline_moved:
+                self.set_timer()
         if self.reactor.open_connections == 0:
             self.release_retired()
-        if self.reactor.deadline_moved:
-            self.set_timer()
 
     @cython.binding(False)
     def deadline(self):
         """The loop's timer: a deadline may have passed."""
         self._timer = None
         self.release_retired()
-        self.handle_ready()
-        self.set_timer()
+        try:
+            self.handle_ready()
+        finally:
+            self.set_timer()
 
     cdef int handle_ready(self) except -1:
         """Reads all that arrived, calls the applications, and sends what they answer at once: in this order, each for all."""
@@ -550,17 +564,19 @@ cdef class ASGIService(Service):
         finally:
             self._ticking = False
             reactor.sleep()
+            if len(self._starting) != 0 or len(self._unflushed) != 0:
+                reactor.poller.wake()   # something broke off: the rest has its turn in a moment
         return 0
 
     cdef int flush_later(self, Channel channel) except -1:
         """Small pieces of a body leave together, at the latest when the application has given the loop its turn."""
         if channel.flush_due:
             return 0
-        channel.flush_due = True
         self._unflushed.append(channel)
+        channel.flush_due = True
         if not self._ticking and not self._flush_called:
-            self._flush_called = True
             self._loop.call_soon(self.flush_all, context=self._context)
+            self._flush_called = True
         return 0
 
     @cython.binding(False)
@@ -569,7 +585,11 @@ cdef class ASGIService(Service):
         cdef Channel channel
         cdef list unflushed = self._unflushed
         self._flush_called = False
-        self._unflushed = []
+        try:
+            self._unflushed = []
+        except MemoryError:
+            self.reactor.poller.wake()   # the tick will do it
+            raise
         for channel in unflushed:
             if channel.flush_due:   # it may have been flushed with the end of its response
                 try:
@@ -580,8 +600,16 @@ cdef class ASGIService(Service):
     cdef int set_timer(self) except -1:
         if self._timer is not None:
             self._timer.cancel()
-        seconds = self.reactor.seconds_to_deadline()
-        self._timer = None if seconds is None else self._loop.call_later(seconds, self.deadline)
+            self._timer = None
+        try:
+            seconds = self.reactor.seconds_to_deadline()
+            if seconds is not None:
+                self._timer = self._loop.call_later(seconds, self.deadline)
+        except BaseException:
+            # Without a timer no deadline would ever pass: the next tick makes one.
+            self.reactor.deadline_moved = True
+            self.reactor.poller.wake()
+            raise
         return 0
 
     cdef Exchange new_exchange(self, Channel channel, Head* head):
@@ -610,9 +638,19 @@ cdef class ASGIService(Service):
         return self.start_task(exchange)
 
     cdef int start_task(self, ASGIExchange exchange) except -1:
-        if not self._ticking:
+        try:
+            if self._ticking:
+                self._starting.append(exchange)
+                return 0
             return self.start_now(exchange)
-        self._starting.append(exchange)
+        except BaseException:
+            self.leave_unstarted(exchange)
+            raise
+
+    cdef int leave_unstarted(self, ASGIExchange exchange) except -1:
+        """Its application has not been called and never will be: others may have its place."""
+        if exchange.place == INSIDE:
+            self.reactor.leave(exchange)
         return 0
 
     cdef int start_all(self) except -1:
@@ -622,27 +660,29 @@ cdef class ASGIService(Service):
         a peer on this machine is woken once. They wait for HOLD at most, and not at all when a step has been long lately:
         one that computes must not hold back what others, or it itself, have answered.
         """
-        cdef Reactor reactor = self.reactor
         cdef ASGIExchange exchange
         cdef list starting
         cdef int64_t time = fine_now()
         cdef int64_t held_since = time
         cdef int64_t before
+        cdef Py_ssize_t taken
         while len(self._starting) != 0:
             starting = self._starting
             self._starting = []
+            taken = 0
             self._together = len(starting) > 1 and time >= self._prompt_until
             for exchange in starting:
+                taken += 1
                 try:
                     if exchange.channel is None:
                         self.abandon(exchange)
                     else:
                         self.start_now(exchange)
-                except Exception:
-                    if exchange.place == INSIDE:
-                        reactor.leave(exchange)
-                    if exchange.channel is not None:
-                        exchange.channel.give_up()
+                except BaseException as error:
+                    self.give_up(exchange)
+                    if not isinstance(error, Exception):   # a signal's handler raised it: the rest is for the next tick
+                        self._starting = starting[taken:] + self._starting
+                        raise
                 before = time
                 time = fine_now()
                 if time - before > LONG_STEP:
@@ -656,8 +696,7 @@ cdef class ASGIService(Service):
 
     cdef int abandon(self, ASGIExchange exchange) except -1:
         """Nobody is there any more to be answered: the client left, or broke a rule in its body, before the application was called."""
-        if exchange.place == INSIDE:
-            self.reactor.leave(exchange)
+        self.leave_unstarted(exchange)
         return exchange.application_ended(None)
 
     cdef int start_now(self, ASGIExchange exchange) except -1:
@@ -669,19 +708,19 @@ cdef class ASGIService(Service):
         if call.next is not None:
             call.next.previous = call
         self._first = call
-        task = self.take_task()
         try:
+            task = self.take_task()
             if task is not None:
                 (<PyTypeObject*>_Task).tp_init(task, (call,), self._task_keywords)
             else:
                 task = PyObject_Call(_Task, (call,), self._task_keywords)
+            if call.exchange is not None:   # else it ran to its end in the first step
+                call.task = task
+                if self._first_step is not None:
+                    self._first_step.take(task, self._loop, self._ticking)
         except BaseException:
-            self.forget(call)
+            call.drop()
             raise
-        if call.exchange is not None:   # else it ran to its end in the first step
-            call.task = task
-            if self._first_step is not None:
-                self._first_step.take(task, self._loop, self._ticking)
         return 0
 
     cdef void release_retired(self) noexcept:
@@ -749,7 +788,17 @@ cdef class ASGIService(Service):
 
     def start_held(self, ASGIExchange exchange):
         if exchange.channel is not None:
-            self.start_when_admitted(exchange)
+            try:
+                self.start_when_admitted(exchange)
+            except Exception:
+                self.give_up(exchange)
+
+    cdef int give_up(self, ASGIExchange exchange) except -1:
+        """Ends a request whose application could not be called."""
+        cdef Channel channel = exchange.channel
+        if channel is not None:
+            channel.give_up()
+        return self.leave_unstarted(exchange)
 
     def complain_of_result(self, value) -> None:
         """Tells once that an application returned something: usually a WSGI or half-converted one."""
@@ -970,7 +1019,7 @@ cdef class ASGIExchange(Exchange):
         cdef WriteError error
         cdef int overflow = 0
         cdef long status
-        if self.response != AWAIT_START:
+        if self.response != AWAIT_START or self.starting:
             if self.taken:
                 return READY
             raise ApplicationError("http.response.start was sent twice")
@@ -988,11 +1037,17 @@ cdef class ASGIExchange(Exchange):
         # type, status and headers are all that most have: no need to look for more.
         self.announced_trailers = len(message) > 3 and message.get("trailers", False)
         channel.response.trailers = self.announced_trailers and self.te_trailers
+        self.starting = True   # the headers may be code of the application's
         try:
             self._write_fields(message.get("headers", ()))
         except BaseException:
-            channel.drop_head()
+            if self.channel is not None:
+                channel.drop_head()
             raise
+        finally:
+            self.starting = False
+        if self.channel is None:
+            return self._late()
         self.response = AWAIT_BODY
         if self.receivers is not None and channel.reactor.retiring:
             wake(self.receivers)
@@ -1003,6 +1058,8 @@ cdef class ASGIExchange(Exchange):
         cdef WriteError error
         for item in fields:
             name, value = read_field(item)
+            if self.channel is None:
+                return 0   # the code that made them has ended the connection
             error = channel.add_field(
                 PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
             if error != WRITE_OK:
@@ -1179,11 +1236,13 @@ cdef class ASGIExchange(Exchange):
         cdef ResponseHead head
         cdef Buffer lines
         cdef WriteError error
+        cdef list links = []
         if self.channel is None:
             return self._late()
         if self.response > AWAIT_BODY:
             raise ApplicationError("http.response.early_hint comes before the body")
-        links = [read_bytes(link) for link in message.get("links", ())]
+        for link in message.get("links", ()):   # no comprehension: Cython 3.3's lets go of an item twice when its list cannot grow
+            links.append(read_bytes(link))
         if self.http_1_0 or not links:
             return READY
         memset(&lines, 0, sizeof(lines))
@@ -1206,9 +1265,14 @@ cdef class ASGIExchange(Exchange):
     cdef int application_ended(self, object error) except -1:
         """Answers for an application that did not, tells what went wrong, and lets go of everything."""
         cdef dict scope
+        cdef Channel channel = self.channel
         try:
             if error is not None or self.response != RESPONDED and not self.gone:
                 self._answer_for(error)
+        except Exception:
+            if channel is None:
+                raise
+            channel.give_up()   # nobody else would end it
         finally:
             scope = self.scope
             self.scope = None

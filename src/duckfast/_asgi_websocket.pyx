@@ -7,6 +7,7 @@ While nothing is said a websocket owns no buffer, no zlib stream and no timer of
 The file is longer than most because the handshake, both directions and every end change the same few fields.
 """
 
+import asyncio
 import logging
 
 cimport cython
@@ -579,7 +580,8 @@ cdef class WebSocketExchange(ASGIExchange):
     # --- the end of the application
 
     cdef int application_ended(self, object error) except -1:
-        cdef bint cancelled = error is not None and not isinstance(error, Exception)
+        cdef bint cancelled = isinstance(error, asyncio.CancelledError)
+        cdef Channel channel = self.channel
         try:
             if self.phase <= DENYING and not self.gone:
                 return ASGIExchange.application_ended(self, error)
@@ -591,6 +593,10 @@ cdef class WebSocketExchange(ASGIExchange):
             elif self.phase == CLOSING and self.paused:
                 self.paused = False   # nobody takes what waits; the close frame is behind it
                 self.channel.reactor.queue(self.channel)
+        except Exception:
+            if channel is None:
+                raise
+            channel.give_up()   # nobody else would end it
         finally:
             self.scope = None
             self.handshake = None

@@ -17,6 +17,8 @@ cdef class Crew:
     cdef bint stopping              # asked to
     cdef bint parting               # the deadline has passed: only connections that have ended are waited for
     cdef bint finished
+    cdef bint short                 # a thread was wanted, and there was no memory for it
+    cdef int shortages              # of memory while leading, since the leader last waited
     cdef int64_t deadline           # of the retirement or the graceful stop
     cdef double blocked             # moving average: how often an app call outlives the watch's patience, 0 to 1
     cdef list desks                 # of the threads
@@ -34,3 +36,4 @@ cdef class Crew:
     cdef int _go_on_ending(self, Desk desk, int64_t time) except -1
     cdef int _wait(self, Desk desk) except -1
     cdef int _stand_in(self) except -1
+    cdef int _bear_shortage(self, object error) except -1

@@ -119,7 +119,7 @@ cdef extern from *:
             if (crew->stop || crew->vacant) break;
             if (__atomic_load_n(&crew->sequence, __ATOMIC_SEQ_CST) == before) {
                 if (__atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)) {
-                    crew->seen = before;
+                    __atomic_store_n(&crew->seen, before, __ATOMIC_SEQ_CST);
                     crew->calm = 0;
                     df_push_held(crew);
                     return DF_STUCK;
@@ -135,7 +135,7 @@ cdef extern from *:
     static int df_follow(df_crew *crew) {
         int result = -1;
         pthread_mutex_lock(&crew->lock);
-        crew->idle++;
+        __atomic_fetch_add(&crew->idle, 1, __ATOMIC_RELAXED);
         while (result < 0) {
             if (crew->stop) result = DF_STOP;
             else if (crew->vacant) result = DF_LEAD;
@@ -150,7 +150,7 @@ cdef extern from *:
             }
         }
         if (result == DF_LEAD) crew->vacant = 0;
-        crew->idle--;
+        __atomic_fetch_sub(&crew->idle, 1, __ATOMIC_RELAXED);
         pthread_cond_signal(&crew->spare);   /* the next one on watch */
         pthread_mutex_unlock(&crew->lock);
         return result;
@@ -203,7 +203,9 @@ cdef extern from *:
         if (__atomic_load_n(&crew->asleep, __ATOMIC_SEQ_CST)) df_rouse(crew);
     }
     static int df_still_stuck(df_crew *crew) {
-        return __atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST) && crew->sequence == crew->seen;
+        /* The next watch may be writing what it has seen meanwhile. */
+        return __atomic_load_n(&crew->in_app, __ATOMIC_SEQ_CST)
+            && crew->sequence == __atomic_load_n(&crew->seen, __ATOMIC_SEQ_CST);
     }
     static void df_vacate(df_crew *crew) {
         pthread_mutex_lock(&crew->lock);
@@ -257,6 +259,7 @@ _logger = logging.getLogger("duckfast")
 # against the watch's delay (DF_WATCH to twice that).
 cdef double HAND_OVER = 0.5
 cdef double LEARN = 1.0 / 8     # weight of one call in the average
+cdef int MOST_SHORTAGES = 100   # of memory, one after the other without a look at the kernel's events
 cdef double FORGOTTEN = 0.001   # below this it is left alone: most apps never block, and pay nothing
 
 
@@ -303,11 +306,12 @@ cdef class Crew:
 
     def work(self) -> None:
         """One thread's life: leads or follows until the crew has finished. hire() has counted it."""
-        cdef Desk desk = Desk.__new__(Desk, self.reactor.limits)
+        cdef Desk desk = None
         cdef int role
         cdef df_crew* state = <df_crew*>self._state
-        self.desks.append(desk)
         try:
+            desk = Desk.__new__(Desk, self.reactor.limits)
+            self.desks.append(desk)
             while not self.finished and self.threads <= self.limit:
                 if self.leader is None:
                     df_reclaim(state)
@@ -315,6 +319,9 @@ cdef class Crew:
                     self._stand_in()
                     try:
                         self._lead(desk)
+                    except MemoryError as error:
+                        self.leader = None
+                        self._bear_shortage(error)
                     except Exception as error:
                         # A defect, ours or the system's, and nobody would poll any more. It ends here, where it is seen.
                         _logger.critical("the engine cannot go on", exc_info=error)
@@ -332,11 +339,23 @@ cdef class Crew:
                     self.leader = None   # taken at the top of the loop
                 elif role == DF_STOP or role == DF_RETIRE and self.threads > self.staying:
                     break
+        except MemoryError:
+            _logger.error("a thread of the server's ended: out of memory")
+            self.short = True
         finally:
             self.threads -= 1
-            self.desks.remove(desk)
-            if self.leader is desk:
+            if desk in self.desks:
+                self.desks.remove(desk)
+            if desk is not None and self.leader is desk:
                 self.leader = None
+
+    cdef int _bear_shortage(self, object error) except -1:
+        """What the leader was about to do is tried again: a lack of memory passes, or nothing can be done any more."""
+        self.shortages += 1
+        if self.shortages > MOST_SHORTAGES:
+            return self.give_up(error)
+        _logger.error("out of memory", exc_info=error)
+        return 0
 
     def watch(self) -> None:
         """The life of a thread that never runs the app, for a crew of one: it sends what a slow call holds back."""
@@ -400,6 +419,9 @@ cdef class Crew:
         if reactor.arrived:
             reactor.take_in()
         reactor.expire(desk, time)
+        if self.short:
+            self.short = False
+            self._stand_in()
         if self.retiring or self.stopping:
             self._go_on_ending(desk, time)
         return 0
@@ -446,6 +468,7 @@ cdef class Crew:
             reactor.poller.wait(-1 if at == INT64_MAX else max(0, at - time))
         finally:
             reactor.sleeping = False
+        self.shortages = 0
         return 0
 
     cdef int _stand_in(self) except -1:
@@ -456,6 +479,8 @@ cdef class Crew:
             except RuntimeError as error:   # the system gives no more threads: those that there are go on
                 self.limit = self.threads
                 _logger.warning("no more than %d threads: %s", self.threads, error)
+            except MemoryError:
+                self.short = True   # it is tried again when the leader has nothing to do
         return 0
 
     cdef int enter_app(self, Desk desk) except -1:

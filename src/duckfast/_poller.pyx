@@ -1,6 +1,7 @@
 """Readiness and deadlines: epoll on Linux, kqueue elsewhere, and lists of timers. Knows descriptors and times, nothing of HTTP."""
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.ref cimport Py_INCREF
 from libc.stdlib cimport calloc, free
 
 cdef extern from *:
@@ -200,9 +201,12 @@ cdef class Poller:
             df_unwatch(self.fd, fd)
 
     cdef int forget(self, void* owner) except -1:
-        if self._waiting:
-            self._forgotten.append(<object>owner)
         self._strike(owner)
+        if self._waiting:
+            try:
+                self._forgotten.append(<object>owner)
+            except MemoryError:
+                Py_INCREF(<object>owner)   # never let go of: better than an event whose owner is gone
         return 0
 
     cdef void _strike(self, void* owner) noexcept nogil:

@@ -376,7 +376,7 @@ cdef class Reactor:
     cdef int set_deadline(self, Channel channel, uint8_t deadline) except -1
     cdef int move_deadline(self, int64_t at) except -1
     cdef TimerList* timers_of(self, uint8_t deadline) noexcept
-    cdef int take_buffer(self, Buffer* buffer) except -1
+    cdef int take_buffer(self, Buffer* buffer) noexcept      # -1: no memory
     cdef void give_buffer(self, Buffer* buffer) noexcept
     cdef Note* take_note(self) noexcept                  # NULL: there is none
     cdef void give_note(self, Note* note) noexcept

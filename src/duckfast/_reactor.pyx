@@ -19,6 +19,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset, strlen
+from posix.unistd cimport close
 
 from duckfast._debug cimport ALIVE_CHANNEL, DUCKFAST_DEBUG, count_alive
 from duckfast._forwarded cimport CLIENT_NOT_TOLD, admit_underscores, read_forwarded
@@ -959,15 +960,17 @@ cdef class Channel:
         cdef Exchange exchange = self.exchange
         if self.closed:
             return 0
-        if self.log_note != NULL:   # before what was not sent is forgotten
-            self._log_response()
-        self._leave(exchange)
-        self.reactor.poller.drop(self.transport.fd)
-        self.transport.close()
-        self._release()
-        if exchange is not None:
-            exchange.channel = None
-            exchange.disconnected()
+        try:
+            if self.log_note != NULL:   # before what was not sent is forgotten
+                self._log_response()
+        finally:   # without memory the line may be lost, but not the end
+            self._leave(exchange)
+            self.reactor.poller.drop(self.transport.fd)
+            self.transport.close()
+            self._release()
+            if exchange is not None:
+                exchange.channel = None
+                exchange.disconnected()
         return 0
 
     cdef int _leave(self, Exchange exchange) except -1:
@@ -1008,8 +1011,14 @@ cdef class Channel:
 
     cdef int give_up(self) except -1:
         """Ends a connection whose handling raised, while that exception is handled."""
-        _logger.critical("internal error: a connection was given up", exc_info=True)
-        return self.abort()
+        try:
+            try:
+                _logger.critical("internal error: a connection was given up", exc_info=True)
+            finally:
+                self.abort()
+        except MemoryError:
+            return 0   # there was none for the line, or for telling the app, either; but the connection has ended
+        return 0
 
     cdef int lost(self) except -1:
         """The peer is gone."""
@@ -1155,8 +1164,8 @@ cdef class Channel:
         cdef Py_ssize_t count
         if self.closed:
             return 0
-        if out.data == NULL:
-            self.reactor.take_buffer(out)
+        if out.data == NULL and self.reactor.take_buffer(out) < 0:
+            raise MemoryError
         if reserve(out, size) < 0:
             raise MemoryError
         place = self.response.mark if self.response.status != 0 else out.size
@@ -1182,8 +1191,8 @@ cdef class Channel:
             return SENT_OK
         if self.tail is not None or self.file is not None:
             self._merge_tail()
-        if self.out.data == NULL:
-            self.reactor.take_buffer(&self.out)
+        if self.out.data == NULL and self.reactor.take_buffer(&self.out) < 0:
+            raise MemoryError
         allowed = connection.start_chunk(&self.out, size)
         if allowed != 0:
             self.body_sent += allowed
@@ -1204,8 +1213,8 @@ cdef class Channel:
         cdef size_t allowed
         if self.closed or size == 0:
             return SENT_OK
-        if self.out.data == NULL:
-            self.reactor.take_buffer(&self.out)
+        if self.out.data == NULL and self.reactor.take_buffer(&self.out) < 0:
+            raise MemoryError
         if self.tail is not None or self.file is not None:
             raise RuntimeError("a file cannot be queued behind an unsent body")
         allowed = connection.start_chunk(&self.out, size)
@@ -1247,8 +1256,8 @@ cdef class Channel:
             out = &self.after
         else:
             out = &self.out
-            if out.data == NULL:
-                self.reactor.take_buffer(out)
+            if out.data == NULL and self.reactor.take_buffer(out) < 0:
+                raise MemoryError
         finish = self.connection.finish_body(out, trailers, size)
         self._finish_response()
         return RESPONSE_SHORT if finish == FINISHED_SHORT else RESPONSE_WHOLE
@@ -1297,8 +1306,8 @@ cdef class Channel:
     cdef Buffer* output(self) except NULL:
         if self.tail is not None:
             self._merge_tail()
-        if self.out.data == NULL:
-            self.reactor.take_buffer(&self.out)
+        if self.out.data == NULL and self.reactor.take_buffer(&self.out) < 0:
+            raise MemoryError
         return &self.out
 
     cdef int send_tail(self, object owner, const char* data, size_t size) except -1:
@@ -1505,7 +1514,8 @@ cdef class Channel:
         if self.closed or self.response_done:
             return 0
         if self.out.data == NULL:
-            self.reactor.take_buffer(&self.out)
+            if self.reactor.take_buffer(&self.out) < 0:
+                raise MemoryError
         elif self.response.status != 0:
             self.drop_head()
         if self.reactor.log is not None and self.log_note == NULL:
@@ -2081,13 +2091,18 @@ cdef class Reactor:
 
     cdef int expire_requests(self, int64_t time) except -1:
         cdef Timer* timer
+        cdef Channel channel
         while True:
             timer = first_due(&self.request_timers, time)
             if timer == NULL:
                 timer = first_due(&self.overtime_timers, time)
             if timer == NULL:
                 return 0
-            (<Channel>timer.owner).request_due(time)
+            channel = <Channel>timer.owner
+            try:
+                channel.request_due(time)
+            except Exception:
+                channel.give_up()
 
     cdef int expire(self, Desk desk, int64_t time) except -1:
         cdef Timer* timer
@@ -2105,10 +2120,13 @@ cdef class Reactor:
                 if channel.busy:   # its thread watches the time by itself
                     arm(self.timers_of(deadline), timer)
                     continue
-                if channel.is_unheard(time):
-                    arm(self.timers_of(deadline), timer)
-                    continue
-                channel.read_timed_out(desk)
+                try:
+                    if channel.is_unheard(time):
+                        arm(self.timers_of(deadline), timer)
+                        continue
+                    channel.read_timed_out(desk)
+                except Exception:   # it has no deadline any more
+                    channel.give_up()
         while True:
             timer = first_due(&self.write_timers, time)
             if timer == NULL:
@@ -2128,19 +2146,22 @@ cdef class Reactor:
             if timer == NULL:
                 break
             channel = <Channel>timer.owner
-            channel.answer_busy()
+            try:
+                channel.answer_busy()
+            except Exception:
+                channel.give_up()
         return 0
 
     # ------------------------------------------------------------------ output blocks
 
-    cdef int take_buffer(self, Buffer* buffer) except -1:
+    cdef int take_buffer(self, Buffer* buffer) noexcept:
         if self.spare_count:
             self.spare_count -= 1
             buffer.data = self.spare[self.spare_count]
         else:
             buffer.data = <char*>malloc(BLOCK)
             if buffer.data == NULL:
-                raise MemoryError
+                return -1
         buffer.capacity = BLOCK
         buffer.start = buffer.size = 0
         return 0
@@ -2248,7 +2269,7 @@ cdef class Reactor:
                 try:
                     self.accept_one(listener, fd, family, address, port)
                 except (OSError, MemoryError) as error:   # no memory, or the kernel watches no more: that peer sees an end
-                    self.pause_accepting(error)
+                    self.pause_accepting(str(error) or "out of memory")
                     return 0
             elif fd == -EAGAIN or fd == -EWOULDBLOCK:
                 return 0
@@ -2260,9 +2281,15 @@ cdef class Reactor:
         return 1
 
     cdef int accept_one(self, Listener listener, int fd, int family, uint8_t* address, uint16_t port) except -1:
-        # First of all something that closes the descriptor when there is no memory for the rest.
-        cdef Transport transport = Transport.__new__(Transport, fd) if listener.tls is None else listener.tls.new_transport(fd)
-        cdef Channel channel = self._new_channel(listener, transport, family, address, port)
+        cdef Transport transport
+        cdef Channel channel
+        try:
+            # First of all something that closes the descriptor when there is no memory for the rest.
+            transport = Transport.__new__(Transport, fd) if listener.tls is None else listener.tls.new_transport(fd)
+        except MemoryError:
+            close(fd)
+            raise
+        channel = self._new_channel(listener, transport, family, address, port)
         if listener.tls is not None:
             channel.security = SHAKING_HANDS
         channel.proxy_due = self.proxies.versions != 0
@@ -2316,7 +2343,7 @@ cdef class Reactor:
                     self._take_in_client(connection, idle)
                 else:
                     self._take_in_socket(connection)
-            except OSError as error:   # it is broken already, or another thread has closed it
+            except (OSError, MemoryError) as error:   # it is broken already, or another thread has closed it
                 _logger.debug("a connection could not be taken in: %s", error)
                 connection.close()
         return 0

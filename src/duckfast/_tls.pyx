@@ -67,7 +67,9 @@ cdef TLSFacts _make_facts(tuple agreed, bytes server, list clients):
     """agreed: (version number, version, suite number, suite, bits); certificates in DER."""
     cdef TLSFacts facts = TLSFacts.__new__(TLSFacts)
     number, version, suite_number, suite, bits = agreed
-    pems = [_pem(der) for der in clients]
+    cdef list pems = []
+    for der in clients:   # no comprehension: Cython 3.3's lets go of an item twice when its list cannot grow
+        pems.append(_pem(der))
     # ASGI TLS extension 0.2. A certificate that does not verify ends the handshake, so there is never an error to tell.
     facts.extension = extension = {
         "server_cert": None if server is None else _pem(server),
@@ -408,7 +410,11 @@ cdef class MemoryTransport(TLSTransport):
             if facts is None:
                 facts = endpoint._facts[agreed] = _make_facts(agreed, None, [])
         else:
-            facts = _make_facts(agreed, None, [own, *(der for der in self._chain() if der != own)])
+            clients = [own]
+            for der in self._chain():
+                if der != own:
+                    clients.append(der)
+            facts = _make_facts(agreed, None, clients)
         self._facts = facts
         return facts
 
@@ -417,7 +423,10 @@ cdef class MemoryTransport(TLSTransport):
         if _get_chain is not None:
             return self.tls.get_unverified_chain()
         chain = self.tls._sslobj.get_unverified_chain() or ()
-        return [certificate.public_bytes(_ssl_module._ssl.ENCODING_DER) for certificate in chain]
+        ders = []
+        for certificate in chain:
+            ders.append(certificate.public_bytes(_ssl_module._ssl.ENCODING_DER))
+        return ders
 
     # ------------------------------------------------------------------ between BIOs and socket
 

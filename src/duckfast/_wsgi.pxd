@@ -37,6 +37,7 @@ cdef class WSGIExchange(Exchange):
     cdef int64_t gathered
     cdef bint called              # the app has been called
     cdef bint head_started        # start_response was called
+    cdef bint starting            # ... and is reading the headers
     cdef bint head_ended          # its head can no longer be taken back
     cdef bint taken               # the app has taken the connection: it answers by itself, and what it returns is nobody's
     cdef bint overlong            # the app gave more than its Content-Length
@@ -53,6 +54,7 @@ cdef class WSGIExchange(Exchange):
     cdef int _call(self) except -1
     cdef int _run(self) except -1
     cdef int _close_result(self, object result) except -1
+    cdef int _end_process_with(self, object error) except -1
     cdef int _complain_overlong(self) except -1
     cdef int _respond(self, object result) except -1
     cdef int _respond_whole(self, object body, Py_ssize_t size) except -1

@@ -365,24 +365,25 @@ cdef class WSGIExchange(Exchange):
         cdef dict environ = self.environ
         cdef Channel channel = self.channel   # which the response's end takes from us
         cdef object result = None
+        cdef bint inside = False
         desk.exchange = self
-        service.crew.enter_app(desk)
         try:
+            service.crew.enter_app(desk)
+            inside = True
             try:
                 result = service.app(environ, PyMethod_New(START_RESPONSE, self))
                 self._respond(result)
-            except Exception as error:
+            except BaseException as error:
                 self._fail(error)
-            except BaseException as error:   # SystemExit, KeyboardInterrupt: the app means the process
-                self._fail(error)
-                service.crew.give_up(error)
+                self._end_process_with(error)
             if result is not None and not PyList_CheckExact(result) and not PyTuple_CheckExact(result):
                 self._close_result(result)
             if self.channel is not None:
                 # Only an exchange that failed half way is still here.
                 self.channel.break_off()
         finally:
-            channel.slow = service.crew.leave_app(desk)
+            if inside:
+                channel.slow = service.crew.leave_app(desk)
             if self.place == INSIDE:
                 service.crew.reactor.leave(self)
             desk.exchange = None
@@ -393,14 +394,20 @@ cdef class WSGIExchange(Exchange):
         return 0
 
     cdef int _close_result(self, object result) except -1:
-        close = getattr(result, "close", None)
-        if close is None:
-            return 0
         try:
-            close()
-        except Exception:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        except BaseException as error:
             self.service.crew.reactor.counters.app_errors += 1
             _logger.exception("the app raised in close()")
+            self._end_process_with(error)
+        return 0
+
+    cdef int _end_process_with(self, object error) except -1:
+        """SystemExit, KeyboardInterrupt: the app means the process. Any other exception is a matter of this request."""
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            return self.service.crew.give_up(error)
         return 0
 
     # ------------------------------------------------------------------ the connection itself
@@ -474,6 +481,8 @@ cdef class WSGIExchange(Exchange):
                 exc_info = None
         elif self.head_started:
             raise AssertionError("start_response() was called a second time without exc_info")
+        if self.starting:
+            raise AssertionError("start_response() was called while it was reading the headers")
         if channel is None:
             raise ClientDisconnected("the client has left")
         if self.head_started:
@@ -491,9 +500,10 @@ cdef class WSGIExchange(Exchange):
         error = channel.start_head(code, text + min(size, 4), max(0, size - 4))
         if error != WRITE_OK:
             raise ApplicationError(describe(error))
+        self.starting = True   # a list of the app's own kind runs its code here
         try:
             for name, value in headers:
-                if self.channel is None:   # answered for meanwhile: a list of the app's own kind runs its code here
+                if self.channel is None:   # answered for meanwhile
                     raise ClientDisconnected("the client has left")
                 if type(name) is not str or type(value) is not str:
                     raise ApplicationError("header names and values must be str")
@@ -508,6 +518,8 @@ cdef class WSGIExchange(Exchange):
             if self.channel is not None:
                 channel.drop_head()
             raise
+        finally:
+            self.starting = False
         self.head_started = True
         return self   # write(data) is to call it
 

@@ -137,11 +137,11 @@ class ThreadEngine:
 
     def _start_thread(self, crew: Crew) -> None:
         with self._lock:
-            self._running += 1
             number = len(self._threads) + 1
             # A thread that is stuck in the app for good must not keep the process from ending.
             thread = threading.Thread(target=self._work, args=(crew,), name=f"duckfast-{number}", daemon=True)
             self._threads.append(thread)
+            self._running += 1   # last of all: without memory for the rest there is nobody to count
         try:
             thread.start()
         except BaseException:
@@ -154,6 +154,8 @@ class ThreadEngine:
         try:
             crew.work()
         finally:
+            if crew.failure is not None and len(self._crews) > 1:
+                self.stop(0)  # the app means the process, not the threads of one reactor
             with self._lock:
                 self._running -= 1
                 self._threads.remove(threading.current_thread())
