@@ -30,6 +30,7 @@ MODULES = [
     "_trust",
     "_forwarded",
     "_proxy_protocol",
+    "_utf8",
     "_http1",
     "_httptools",
     "_deflate",

@@ -16,6 +16,7 @@ LAYERS = {
     "words": {"exceptions", "logformat", "kinds", "config", "foreign", "_debug", "_limits"},
     "grammar": {
         "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
+        "_utf8",
     },
     "connection": {"_http1", "_httptools", "_deflate", "_websocket", "websocket"},
     "I/O": {"_poller", "_transport", "_openssl", "_tls", "_client", "_accesslog", "_reactor", "_leader"},

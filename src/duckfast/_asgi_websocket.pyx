@@ -22,6 +22,7 @@ from duckfast._reactor cimport (
 )
 from duckfast._asgi cimport AWAIT_START, BODY_DELIVERED, RESPONDED
 from duckfast._parser cimport Head
+from duckfast._utf8 cimport encode_text
 from duckfast._websocket cimport (
     OPCODE_BINARY, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, RECEIVED_CLOSE, RECEIVED_FAILURE, RECEIVED_MESSAGE,
     RECEIVED_NOTHING, RECEIVED_PING, Opcode, Received, WebSocketConnection, is_close_code,
@@ -31,9 +32,6 @@ from duckfast._writer cimport NO_MEMORY, WRITE_OK, Buffer, WriteError, append, d
 from duckfast import _deflate as _compression
 from duckfast.exceptions import ApplicationError, ClientDisconnected, RemoteProtocolError
 from duckfast.websocket import read_handshake
-
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef size_t COPY = 12 * 1024          # bytes: as in _reactor, up to this a message is copied behind its head
 cdef size_t GATHER = 12 * 1024        # bytes of small frames that leave together; more is sent at once
@@ -494,7 +492,7 @@ cdef class WebSocketExchange(ASGIExchange):
         cdef Buffer* out
         cdef size_t before
         if opcode == OPCODE_TEXT:
-            data = PyUnicode_AsUTF8AndSize(message, &size)
+            message = encode_text(message, &data, &size)
         else:
             data = PyBytes_AS_STRING(message)
             size = PyBytes_GET_SIZE(message)

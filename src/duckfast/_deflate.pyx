@@ -10,7 +10,7 @@ peer may go on referring to what it has sent, so of the decompressor its window 
 
 import zlib as _zlib_module
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from duckfast._debug cimport ALIVE_STREAM, DUCKFAST_DEBUG, count_alive
@@ -21,6 +21,7 @@ cdef extern from *:
     #include <dlfcn.h>
     #include <limits.h>
     #include <stdlib.h>
+    #include <sys/mman.h>
 
     /* result, name, arguments: every function that must be there */
     #define DF_ZLIB_FUNCTIONS(F) \\
@@ -59,14 +60,76 @@ cdef extern from *:
 
     enum { DF_SYNC_FLUSH = 2, DF_NO_FLUSH = 0, DF_STREAM_END = 1, DF_BUF_ERROR = -5, DF_MEM_ERROR = -4, DF_DEFLATED = 8, DF_HUFFMAN_ONLY = 2 };
 
-    static int df_open_deflater(df_zstream *stream, int level, int bits) {
-        /* zlib makes no raw window of 8 bits. Without a search for repetitions there is nothing that could refer too far back. */
-        int memory = bits > 11 ? bits - 7 : 4;
-        return df_zlib.deflateInit2_(stream, level, DF_DEFLATED, bits < 9 ? -9 : -bits, memory, bits < 9 ? DF_HUFFMAN_ONLY : 0,
-                                     "1", (int)sizeof *stream);
+    /* A stream and all that zlib wants for it, in a mapping of its own. Of a heap that thousands of streams have grown the
+       system gets nothing back when they are freed, for something small stays between them; a mapping goes whole. */
+    typedef struct {
+        df_zstream stream;
+        size_t used;
+        size_t size;    /* of the mapping; 0: there is none, all comes from the heap */
+    } df_room;
+
+    #define DF_ALIGNED(size) (((size_t)(size) + 63) & ~(size_t)63)
+
+    static void *df_allocate(void *opaque, unsigned int items, unsigned int size) {
+        df_room *room = opaque;
+        size_t needed = DF_ALIGNED((size_t)items * size);
+        if (room->used + needed > room->size) return malloc(needed);   /* other makes of zlib want more */
+        room->used += needed;
+        return (char *)room + room->used - needed;
     }
-    static int df_open_inflater(df_zstream *stream, int bits) {
-        return df_zlib.inflateInit2_(stream, bits < 9 ? -9 : -bits, "1", (int)sizeof *stream);   /* a larger window does no harm */
+    static void df_release(void *opaque, void *memory) {
+        df_room *room = opaque;
+        if ((char *)memory < (char *)room || (char *)memory >= (char *)room + room->size) free(memory);
+    }
+    static df_zstream *df_new_stream(size_t size) {
+        df_room *room = MAP_FAILED;
+    #ifndef __SANITIZE_ADDRESS__   /* which watches the heap's blocks one by one */
+        room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    #endif
+        if (room == MAP_FAILED) {   /* a process may have 65,530 of them on Linux */
+            size = 0;
+            room = calloc(1, sizeof *room);
+            if (!room) return NULL;
+        }
+    #ifdef MADV_NOHUGEPAGE
+        if (size) madvise(room, size, MADV_NOHUGEPAGE);   /* a part of a huge page does not go back */
+    #endif
+        room->size = size;
+        room->used = DF_ALIGNED(sizeof *room);
+        room->stream.opaque = room;
+        room->stream.zalloc = df_allocate;
+        room->stream.zfree = df_release;
+        return &room->stream;
+    }
+    static void df_drop_stream(df_zstream *stream) {
+        df_room *room = (df_room *)stream;
+        if (room->size) munmap(room, room->size);
+        else free(room);
+    }
+
+    enum { DF_STATE = 8192 };   /* bytes: what zlib keeps beside its tables, and df_room */
+
+    static df_zstream *df_open_deflater(int level, int bits) {
+        /* zlib makes no raw window of 8 bits. Without a search for repetitions there is nothing that could refer too far back. */
+        int window = bits < 9 ? 9 : bits;
+        /* Symbols of a block, and chains of its search: with fewer, making trees for the blocks costs more than all else. */
+        int memory = bits < 11 ? 4 : bits > 13 ? 8 : bits - 6;
+        df_zstream *stream = df_new_stream(((size_t)1 << (window + 2)) + ((size_t)1 << (memory + 9)) + DF_STATE);   /* zconf.h */
+        if (stream && df_zlib.deflateInit2_(stream, level, DF_DEFLATED, -window, memory, bits < 9 ? DF_HUFFMAN_ONLY : 0,
+                                            "1", (int)sizeof *stream)) {
+            df_drop_stream(stream);
+            stream = NULL;
+        }
+        return stream;
+    }
+    static df_zstream *df_open_inflater(int bits) {
+        int window = bits < 9 ? 9 : bits;   /* a larger one does no harm */
+        df_zstream *stream = df_new_stream(((size_t)1 << window) + DF_STATE);
+        if (stream && df_zlib.inflateInit2_(stream, -window, "1", (int)sizeof *stream)) {
+            df_drop_stream(stream);
+            stream = NULL;
+        }
+        return stream;
     }
 
     /* One stream of each kind and size waits for the next connection that needs one: making one clears tens of kilobytes. */
@@ -77,8 +140,9 @@ cdef extern from *:
         pass
     const char* df_zlib_load(const char* module)
     int DF_SYNC_FLUSH, DF_NO_FLUSH, DF_STREAM_END, DF_BUF_ERROR, DF_MEM_ERROR
-    int df_open_deflater(df_zstream* stream, int level, int bits) noexcept nogil
-    int df_open_inflater(df_zstream* stream, int bits) noexcept nogil
+    df_zstream* df_open_deflater(int level, int bits) noexcept nogil
+    df_zstream* df_open_inflater(int bits) noexcept nogil
+    void df_drop_stream(df_zstream* stream) noexcept nogil
     int z_deflate "df_zlib.deflate"(df_zstream* stream, int flush) noexcept nogil
     int z_deflate_reset "df_zlib.deflateReset"(df_zstream* stream) noexcept nogil
     int z_deflate_end "df_zlib.deflateEnd"(df_zstream* stream) noexcept nogil
@@ -114,10 +178,7 @@ missing = _load()
 cdef df_zstream* _take_deflater(int bits) noexcept nogil:
     cdef df_zstream* stream = df_swap(&df_spare_deflaters[bits], NULL)
     if stream == NULL:
-        stream = <df_zstream*>calloc(1, sizeof(df_zstream))
-        if stream != NULL and df_open_deflater(stream, LEVEL, bits) != 0:
-            free(stream)
-            stream = NULL
+        stream = df_open_deflater(LEVEL, bits)
     if DUCKFAST_DEBUG and stream != NULL:
         count_alive(ALIVE_STREAM, 1)
     return stream
@@ -130,16 +191,13 @@ cdef void _give_deflater(df_zstream* stream, int bits) noexcept nogil:
     stream = df_swap(&df_spare_deflaters[bits], stream)
     if stream != NULL:
         z_deflate_end(stream)
-        free(stream)
+        df_drop_stream(stream)
 
 
 cdef df_zstream* _take_inflater(int bits) noexcept nogil:
     cdef df_zstream* stream = df_swap(&df_spare_inflaters[bits], NULL)
     if stream == NULL:
-        stream = <df_zstream*>calloc(1, sizeof(df_zstream))
-        if stream != NULL and df_open_inflater(stream, bits) != 0:
-            free(stream)
-            stream = NULL
+        stream = df_open_inflater(bits)
     if DUCKFAST_DEBUG and stream != NULL:
         count_alive(ALIVE_STREAM, 1)
     return stream
@@ -152,7 +210,7 @@ cdef void _give_inflater(df_zstream* stream, int bits) noexcept nogil:
     stream = df_swap(&df_spare_inflaters[bits], stream)
     if stream != NULL:
         z_inflate_end(stream)
-        free(stream)
+        df_drop_stream(stream)
 
 
 cdef class Compression:

@@ -57,7 +57,7 @@ cdef extern from *:
 
 _logger = logging.getLogger("duckfast")
 
-cdef size_t SCRATCH = 64 * 1024         # bytes per read; nginx 8-16 K buffers, uvicorn 64 K, more costs cache
+cdef size_t SCRATCH = 65 * 1024         # bytes per read: 64 K and their head at once; nginx 8-16 K, uvicorn 64 K, more costs cache
 cdef size_t BLOCK = 16 * 1024           # bytes of an output block: a head and a usual body leave in one system call
 cdef size_t COPY = 12 * 1024            # bytes: a body up to this is copied behind its head, a larger one is sent from where it is
 cdef int SPARE_BLOCKS = 32

@@ -3,6 +3,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
 from duckfast._deflate cimport Compression
+from duckfast._utf8 cimport Text
 from duckfast._writer cimport Buffer
 
 
@@ -59,7 +60,7 @@ cdef class WebSocketConnection:
     cdef uint64_t _left               # payload to come
     cdef uint8_t _message_opcode      # of the message in progress; 0: there is none
     cdef bint _compressed             # it is
-    cdef uint8_t _utf8                # where the check of its text stands; 0: between characters
+    cdef Text _text                   # how far its text is checked
     cdef object _store                # bytes that are being filled: the message in progress; None: nothing of it is here
     cdef size_t _stored
     cdef char* _control_room          # owned: a control frame's payload that has come in pieces

@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memmove
 
 from duckfast._debug cimport ALIVE_BUFFER, ALIVE_WEBSOCKET, DUCKFAST_DEBUG, count_alive
 from duckfast._deflate cimport INFLATE_BROKEN, INFLATE_NO_MEMORY, INFLATE_OK, Compression, Inflated
+from duckfast._utf8 cimport Text, build_text, check_text, read_text
 from duckfast._writer cimport Buffer, append, free_buffer, reserve
 
 cdef extern from "Python.h":
@@ -71,54 +72,6 @@ cdef extern from *:
         for (index = words * 8; index < size; index++) data[index] ^= (char)mask[index & 3];
     }
 
-    /* UTF-8 as an automaton whose state is a number of bits to shift by: a byte's word holds, six bits each, where it leads to from
-       every state, so a step is one shift and never a branch to guess wrong. States: between characters, hopeless, one, two or three
-       more bytes, and behind E0, ED, F0 and F4, whose next byte is limited (the table of well-formed sequences, Unicode 3.9 D92). */
-    enum { DF_BETWEEN, DF_HOPELESS, DF_ONE, DF_TWO, DF_THREE, DF_E0, DF_ED, DF_F0, DF_F4, DF_STATES };
-    static uint64_t df_utf8_steps[256];
-
-    static int df_utf8_next(int state, int byte) {
-        int tail = byte >= 0x80 && byte <= 0xbf;
-        switch (state) {
-        case DF_BETWEEN:
-            return byte < 0x80 ? DF_BETWEEN : byte < 0xc2 ? DF_HOPELESS : byte < 0xe0 ? DF_ONE : byte == 0xe0 ? DF_E0
-                : byte == 0xed ? DF_ED : byte < 0xf0 ? DF_TWO : byte == 0xf0 ? DF_F0 : byte < 0xf4 ? DF_THREE
-                : byte == 0xf4 ? DF_F4 : DF_HOPELESS;
-        case DF_ONE: return tail ? DF_BETWEEN : DF_HOPELESS;
-        case DF_TWO: return tail ? DF_ONE : DF_HOPELESS;
-        case DF_THREE: return tail ? DF_TWO : DF_HOPELESS;
-        case DF_E0: return tail && byte >= 0xa0 ? DF_ONE : DF_HOPELESS;
-        case DF_ED: return tail && byte < 0xa0 ? DF_ONE : DF_HOPELESS;
-        case DF_F0: return tail && byte >= 0x90 ? DF_TWO : DF_HOPELESS;
-        case DF_F4: return tail && byte < 0x90 ? DF_TWO : DF_HOPELESS;
-        }
-        return DF_HOPELESS;
-    }
-    static void df_make_utf8_steps(void) {
-        int byte, state;
-        for (byte = 0; byte < 256; byte++)
-            for (state = 0; state < DF_STATES; state++)
-                df_utf8_steps[byte] |= (uint64_t)(6 * df_utf8_next(state, byte)) << 6 * state;
-    }
-    /* False: these bytes are no text, whatever follows. */
-    static int df_check_utf8(uint8_t *state, const uint8_t *data, size_t size) {
-        const uint8_t *end = data + size;
-        uint64_t at = *state;
-        while (data < end) {
-            const uint8_t *stop = end - data > 32 ? data + 32 : end;
-            uint64_t pieces[4];
-            if (stop - data == 32 && (at & 63) == 6 * DF_BETWEEN) {
-                memcpy(pieces, data, 32);
-                if (!((pieces[0] | pieces[1] | pieces[2] | pieces[3]) & 0x8080808080808080ULL)) {
-                    data = stop;
-                    continue;
-                }
-            }
-            for (; data < stop; data++) at = df_utf8_steps[*data] >> (at & 63);
-        }
-        *state = (uint8_t)(at & 63);
-        return *state != 6 * DF_HOPELESS;
-    }
     /* Of a bytes object that nobody else knows: its size changes, and it may move. */
     static PyObject *df_resize_bytes(PyObject *bytes, Py_ssize_t size) {
         _PyBytes_Resize(&bytes, size);
@@ -128,8 +81,6 @@ cdef extern from *:
     void df_turn_mask(uint8_t* mask, size_t by) noexcept nogil
     bint df_unmask(char* out, const char* data, size_t size, const uint8_t* mask) noexcept nogil
     void df_unmask_here(char* data, size_t size, const uint8_t* mask) noexcept nogil
-    void df_make_utf8_steps() noexcept
-    bint df_check_utf8(uint8_t* state, const uint8_t* data, size_t size) noexcept nogil
     PyObject* df_resize_bytes(PyObject* data, Py_ssize_t size) except NULL   # takes the reference, gives one
 
 cdef enum:
@@ -141,9 +92,6 @@ cdef enum:
     SIZE_64 = 127
     LONGEST_CONTROL = 125  # RFC 6455 5.5
     SMALLEST_STORE = 512
-
-
-df_make_utf8_steps()
 
 
 cdef bint is_close_code(int code) noexcept nogil:
@@ -341,7 +289,7 @@ cdef class WebSocketConnection:
         if self._opcode != OPCODE_CONTINUATION:
             self._message_opcode = self._opcode
             self._compressed = compressed
-            self._utf8 = 0
+            self._text = Text(0, 0, 0)
         if not self._compressed and self._left > self._max_size - self._stored:
             return self._fail(1009, b"the message is too large")
         return 1
@@ -351,7 +299,7 @@ cdef class WebSocketConnection:
     cdef int _take_payload(self) except -1:
         cdef size_t piece = <size_t>min(self._left, <uint64_t>(self._window_size - self._position))
         cdef char* data = self._window + self._position
-        if piece == self._left and self._final and self._stored == 0 and not self._compressed and self._utf8 == 0 \
+        if piece == self._left and self._final and self._stored == 0 and not self._compressed and self._text.state == 0 \
                 and self._store is None and self._take_whole():
             return 1
         if piece:
@@ -398,17 +346,16 @@ cdef class WebSocketConnection:
         if size == 0:
             self.message = ""
             return True
-        try:
-            if self.client:
-                self.message = PyUnicode_DecodeUTF8(data, <Py_ssize_t>size, NULL)
-                return True
+        if not self.client:
             # Most text is ASCII: its str is made as if it were, and is one if that has turned out true.
             text = PyUnicode_New(<Py_ssize_t>size, 127)
             into = <char*>PyUnicode_DATA(text)
-            if df_unmask(into, data, size, self._mask):
-                text = PyUnicode_DecodeUTF8(into, <Py_ssize_t>size, NULL)
-            self.message = text
-        except UnicodeDecodeError:
+            if not df_unmask(into, data, size, self._mask):
+                self.message = text
+                return True
+            data = into
+        self.message = read_text(data, size)
+        if self.message is None:
             self._fail(1007, b"text is not UTF-8")
         return True
 
@@ -440,7 +387,7 @@ cdef class WebSocketConnection:
         else:
             df_unmask(into, data, size, self._mask)
         self._stored = needed
-        if self._message_opcode == OPCODE_TEXT and not df_check_utf8(&self._utf8, <uint8_t*>into, size):
+        if self._message_opcode == OPCODE_TEXT and not check_text(&self._text, into, size):
             self._fail(1007, b"text is not UTF-8")
         return 0
 
@@ -462,7 +409,7 @@ cdef class WebSocketConnection:
                 raise MemoryError
             over = self._stored + made > self._max_size
             # What was read first is judged first, or the outcome would depend on how the network cut the bytes.
-            if self._message_opcode == OPCODE_TEXT and not df_check_utf8(&self._utf8, <uint8_t*>into, made - over):
+            if self._message_opcode == OPCODE_TEXT and not check_text(&self._text, into, made - over):
                 return self._fail(1007, b"text is not UTF-8")
             if over:
                 return self._fail(1009, b"the message is too large")
@@ -484,13 +431,13 @@ cdef class WebSocketConnection:
                 return self._fail(1007, b"a compressed message ends within a block")
         size = self._stored
         self._message_opcode = 0
-        if opcode == OPCODE_TEXT and self._utf8:
+        if opcode == OPCODE_TEXT and self._text.state:
             return self._fail(1007, b"text is not UTF-8")
         self._stored = 0
         if size == 0:
             self.message = "" if opcode == OPCODE_TEXT else b""
         elif opcode == OPCODE_TEXT:
-            self.message = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(self._store), <Py_ssize_t>size, NULL)
+            self.message = build_text(&self._text, PyBytes_AS_STRING(self._store), size)
         else:
             if <size_t>PyBytes_GET_SIZE(self._store) != size:
                 store = <PyObject*>self._store

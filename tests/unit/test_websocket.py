@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import resource
 import struct
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -343,7 +347,7 @@ def test_bomb_is_stopped_at_the_limit(size: int) -> None:
 def test_broken_compression_fails_with_1007() -> None:
     assert events(server(in_bits=15), frame(BINARY, b"\xff\xff\xff\xff", rsv=4))[-1][:2] == ("failure", 1007)
     assert events(server(in_bits=15), frame(TEXT, deflated(b"\xff"), rsv=4))[-1][:2] == ("failure", 1007)
-    for part in (b"", deflated(b"hello")[:-1]):   # what follows would be read as its rest
+    for part in (b"", deflated(b"hello")[:-1]):  # what follows would be read as its rest
         assert events(server(in_bits=15), frame(BINARY, part, rsv=4))[-1][:2] == ("failure", 1007)
 
 
@@ -370,6 +374,28 @@ def test_idle_websocket_has_no_streams_and_remembers_what_the_peer_may_refer_to(
         ours.rest()
         assert compression.streams()[:2] == (False, False)
         assert 0 < compression.streams()[2] <= 1 << bits
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "asan" in os.environ.get("LD_PRELOAD", ""), reason="counts Linux's pages"
+)
+def test_streams_of_idle_websockets_go_back_to_the_system() -> None:
+    pairs = [(server(out_bits=12, in_bits=12), client(out_bits=12, in_bits=12)) for _ in range(200)]
+    text = '{"name": "duck", "legs": 2}' * 60
+    begin = resident()
+    for ours, theirs in pairs:
+        assert events(theirs, ours.compressed(text)) == [("text", text)]
+        assert events(ours, theirs.compressed(text)) == [("text", text)]
+    grown = resident() - begin
+    assert grown > 200 * 60_000, "both ends have two streams each"
+    for pair in pairs:
+        for door in pair:
+            door.rest()  # each keeps a history, which lies between what the others had
+    assert resident() - begin < grown / 8
 
 
 def test_message_in_progress_keeps_its_streams() -> None:
