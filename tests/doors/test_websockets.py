@@ -95,6 +95,27 @@ def test_reload_tells_every_websocket_and_waits_for_none(site: Path, serve: Serv
         wire.close()
 
 
+@pytest.mark.parametrize("polite", [True, False])
+def test_changed_file_ends_open_websockets_and_waits_for_none(site: Path, serve: Serve, polite: bool) -> None:
+    arguments = ("site_app:app", "--reload", "--reload-delay", "0.05")
+    server = serve(*arguments, cwd=site, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    old = WebSocketWire((server.host, server.port))
+    assert str(old.read_message()).split()[1] == "one"
+    (site / "site_app.py").write_text(textwrap.dedent(APP).replace('"one"', '"three"'))
+
+    def reaches_new_code() -> bool:
+        with connect(address(server)) as new:
+            return str(new.recv()).split()[1] == "three"
+
+    old.expect_close(1012)
+    eventually(reaches_new_code, "the new code")
+    if polite:
+        old.send(closing(1012))
+        old.expect_clean_end()
+    old.expect_end()
+    old.close()
+
+
 def test_stop_of_all_workers_ends_websockets_with_1012(site: Path, serve: Serve) -> None:
     server = serve("site_app:app", "--workers", "2", cwd=site)
     with connect(address(server)) as client:
