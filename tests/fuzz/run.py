@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -37,11 +38,16 @@ class Run:
         self._pools = {name: list(self._seeds) for name in names}
         last.parent.mkdir(parents=True, exist_ok=True)
         self._last = open(last, "wb", buffering=0)  # noqa: SIM115 (as long as the process)
+        self._stopped = False
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: ends with a report, after the present input. An exception in its middle would be a finding."""
+        self._stopped = True
 
     def until(self, end: float) -> None:
-        """Execute until time.monotonic() is at `end`."""
+        """Execute until time.monotonic() is at `end`, or until stop()."""
         report = time.monotonic() + REPORT_EVERY
-        while (now := time.monotonic()) < end:
+        while not self._stopped and (now := time.monotonic()) < end:
             self.execute_next()
             if now >= report:
                 report = now + REPORT_EVERY
@@ -96,11 +102,10 @@ def main() -> None:
         return
     print(f"fuzzing {', '.join(names)} for {options.seconds:g} s, seed {options.seed}", flush=True)
     run = Run(names, options.seed, options.last)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it with a report, as an interrupt does
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, run.stop)
     try:
         run.until(time.monotonic() + options.seconds)
-    except KeyboardInterrupt:
-        print("ended early")
     finally:
         print(run.summary(), flush=True)
     print(f"{sum(run.executions.values())} executions, no findings")
