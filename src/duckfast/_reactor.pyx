@@ -2399,6 +2399,8 @@ cdef class Reactor:
         channel.previous = channel.next = None
         self.counters.closed += 1
         self.open_connections -= 1
+        if self.open_connections == 0 and self.ending and self.sleeping:
+            self.poller.wake()   # another thread's call has ended the last one: who waits for that may go now
         if not self.accepting:
             self.resume_accepting()
         return 0

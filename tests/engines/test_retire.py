@@ -249,3 +249,25 @@ def test_request_without_a_response_yet_is_not_told_to_give_up(kind: str, end: s
         running.wait_until_refused()
         gate.set()
         assert is_last(client).body == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["threads"], indirect=True)
+@pytest.mark.parametrize("end", ["stop", "retire"])
+def test_last_connection_may_end_on_a_thread_that_does_not_wait_for_events(kind: str, end: str) -> None:
+    gates = Gates(kind)
+    with RunningEngine(kind, gates.app) as running:
+        gone, idle = running.connect(), running.connect()
+        gone.send(request("GET", "/gate"))
+        eventually(lambda: gates.inside)
+        idle.send(GET)
+        idle.read_response()  # somebody else waits for events now
+        getattr(running.engine, end)()  # has longer than wait() waits
+        if end == "stop":
+            idle.expect_clean_end()
+        else:
+            idle.send(GET)
+            assert is_last(idle).body == b"ok"
+        idle.close()
+        gone.reset()
+        gates.gate.set()  # the call ends, has nobody to answer, and closes the connection
+        running.wait()
