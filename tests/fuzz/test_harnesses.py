@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,15 @@ from support.process import clean_environment
 
 SEEDS = seeds()
 CHANGES = 4  # of each seed; `make fuzz` is for more
+
+
+@pytest.fixture(autouse=True, scope="module")
+def log_as_before() -> Iterator[None]:
+    """The engines of the harnesses silence the log of this process; other tests read it."""
+    logger = logging.getLogger("duckfast")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.mark.parametrize("name", HARNESSES)
