@@ -266,11 +266,16 @@ cdef class ApplicationCall:
             Py_INCREF(None)
             result[0] = <PyObject*>None
             return PYGEN_RETURN
-        if status == PYGEN_RETURN:
-            self.returned(<object>result[0])
-        elif exchange.response == RESPONDED and not exchange.in_background:
-            exchange.in_background = True
-            exchange.service.note_background(exchange.served_by)
+        try:
+            if status == PYGEN_RETURN:
+                self.returned(<object>result[0])
+            elif exchange.response == RESPONDED and not exchange.in_background:
+                exchange.in_background = True
+                exchange.service.note_background(exchange.served_by)
+        except BaseException:
+            Py_DECREF(<object>result[0])
+            result[0] = NULL   # beside an exception, the task would take it for the outcome, and leave the exception to whoever comes
+            raise
         return status
 
     cdef int returned(self, object value) except -1:

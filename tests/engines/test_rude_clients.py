@@ -384,7 +384,7 @@ def test_stop_in_the_middle_of_pipelines_cuts_no_answer(kind: str, parser: str) 
                 wire.send(request("GET", "/piece") * 30)
 
             def stop(path: str) -> None:
-                if len(rudely.calls) == 100:
+                if len(rudely.calls) >= 100:  # several threads may count at a time
                     running.engine.stop()
 
             rudely.on_call = stop
