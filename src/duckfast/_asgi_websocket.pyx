@@ -390,6 +390,13 @@ cdef class WebSocketExchange(ASGIExchange):
         if subprotocol is not None and subprotocol not in self.handshake.subprotocols:
             raise ApplicationError(
                 f"websocket.accept: the subprotocol {subprotocol!r} is none that the client offered: {self.handshake.subprotocols}")
+        # Made first: the connection must not be a websocket before it can read and write frames.
+        deflate = self.handshake.deflate
+        self.codec = WebSocketConnection(
+            self.settings.max_size,
+            None if deflate is None else Compression(
+                deflate.server_bits, deflate.client_bits, deflate.server_takeover, deflate.client_takeover),
+        )
         if channel.start_upgrade() != WRITE_OK:
             raise MemoryError
         try:
@@ -399,13 +406,7 @@ cdef class WebSocketExchange(ASGIExchange):
             raise
         channel.upgrade()
         self.phase = OPEN
-        deflate = self.handshake.deflate
         self.handshake = None
-        self.codec = WebSocketConnection(
-            self.settings.max_size,
-            None if deflate is None else Compression(
-                deflate.server_bits, deflate.client_bits, deflate.server_takeover, deflate.client_takeover),
-        )
         channel.reactor.set_deadline(channel, LOOK_DEADLINE)
         if self.place == INSIDE:
             channel.reactor.leave(self)   # the limit is for requests: an open websocket mostly waits

@@ -252,7 +252,6 @@ def test_the_server_survives_failed_allocations_under_tls(secure: Hungry, kind: 
     secure.sweep(kind, small, stride)
 
 
-# The interpreter's own only in the whole sweep: the connection after it is at times broken, and why is not known.
-@pytest.mark.parametrize("kind, stride", [("own", 1), ("foreign", 1), *([("python", STRIDE)] if STRIDE else [])])
+@pytest.mark.parametrize("kind, stride", [("own", 1), ("foreign", 1), ("python", STRIDE or 29)])
 def test_the_server_survives_failed_allocations_of_a_websocket(websockets: Hungry, kind: str, stride: int) -> None:
     websockets.sweep(kind, websocket, stride)
