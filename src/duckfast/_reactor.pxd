@@ -210,6 +210,7 @@ cdef class Channel:
     cdef int end_upgraded(self) except -1                                # all is said: ends once it has left, and detaches the exchange
 
     # --- for an exchange that may block its thread; they give up the GIL while they wait
+    cdef int leave_body(self) except -1
     cdef Event wait_body(self, Desk desk) except? FAILED      # DATA, END, FAILED (the connection knows why), or CLOSED: the peer is gone
     cdef bint wait_sent(self) except -1                       # until nothing is unsent; False: the connection is gone
 

@@ -765,6 +765,14 @@ cdef class Channel:
             self.close()
         return 0
 
+    cdef int leave_body(self) except -1:
+        """Reading the rest is the app's from now on: until it asks, in wait_body(), nobody waits for the client."""
+        if self.deadline == BODY_DEADLINE:
+            self.reactor.set_deadline(self, NO_DEADLINE)
+            if self.reactor.request_timers.length:
+                self._count_client()
+        return 0
+
     cdef int _start_clock(self) except -1:
         """The app's time begins, if it has a limit: with the request, and anew with the end of its time in line."""
         if self.reactor.request_timers.length:

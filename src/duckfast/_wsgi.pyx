@@ -194,6 +194,7 @@ cdef class WSGIExchange(Exchange):
         self.gathered += size
         if self.gathered > self.service.body_buffer:
             self._join_pieces()
+            self.channel.leave_body()
             self._call()
         return 0
 

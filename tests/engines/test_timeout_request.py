@@ -139,6 +139,24 @@ def test_view_that_comes_back_finds_its_client_gone(late: str, caplog: pytest.Lo
     assert "exception" not in caplog.text
 
 
+def test_view_that_does_not_ask_for_the_rest_of_a_body_does_not_wait_for_its_client() -> None:
+    gate = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        gate.wait(20)
+        start_response("200 OK", [])
+        return [b"late"]
+
+    with limited("threads", app) as running, running.connect() as client, running.connect() as other:
+        upload = request("POST", body=b"x" * 200_000)
+        client.send(upload[:1000])
+        other.send(b"not a request\r\n\r\n")
+        assert other.read_response().status == 400  # who came before it has been read, and was waited for
+        client.send(upload[1000:150_000])  # more than is held for the view: it is called
+        assert client.read_response().status == 504
+        gate.set()
+
+
 @pytest.mark.parametrize("size", [1000, 200_000])
 def test_slow_upload_is_not_the_apps_time(kind: str, size: int, clock: Counted) -> None:
     with limited(kind, Gates(kind).app) as running, running.connect() as client:
