@@ -323,7 +323,7 @@ cdef class Reactor:
     cdef Channel first                # open channels, newest first
     cdef Channel ready_head, ready_tail
     cdef Channel slow_head, slow_tail # ready, but put off because of Channel.slow
-    cdef int overtakes                # channels handled since one of those was
+    cdef int overtakes                # channels handled while one of those waited, since one was handled
     cdef bint sleeping                # nobody handles events right now: queue() and earlier deadlines must wake
     cdef int64_t promised             # the engine comes back by then by itself
     cdef readonly bint deadline_moved # an earlier deadline than promised was set
@@ -359,7 +359,8 @@ cdef class Reactor:
     cdef int spare_note_count
 
     # --- for the engines
-    cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue; None: all handled. Accepts on the way.
+    cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue. Accepts on the way.
+    cdef Channel _resumed(self, Channel channel, uint32_t* ready)
     cdef int handle_all(self, Desk desk) except -1       # the channels of the batch and the queue
     cdef void sleep(self) noexcept                       # from now on queue() and earlier deadlines wake the engine
     cdef bint admit(self, Exchange exchange) except -1   # whether the app may be called; else it is in line, or was refused

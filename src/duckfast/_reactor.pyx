@@ -532,7 +532,7 @@ cdef class Channel:
                     return False
             elif event == NEED_DATA:
                 self._await_bytes()
-                return not self.closed
+                return not self.closed and not self.lingering
             elif event == DATA:
                 exchange = self.exchange
                 if exchange is not None:
@@ -549,6 +549,8 @@ cdef class Channel:
         """Sets the deadline of whatever the connection is waiting for now."""
         cdef uint64_t received
         if self.connection.between_requests():
+            if self.reactor.stopping and not self.readable and self.deadline != PARTING_DEADLINE:
+                return self.drain(None)   # which came when there was perhaps more to read
             # A fresh connection keeps the head deadline it was accepted with, or the one that drain() has given it.
             if self.deadline != HEAD_DEADLINE and self.deadline != KEEP_ALIVE_DEADLINE and self.deadline != PARTING_DEADLINE:
                 if self.reactor.on_idle is not None and not self.reactor.retiring:
@@ -1875,13 +1877,15 @@ cdef class Reactor:
     # ------------------------------------------------------------------ for the engines, compiled
 
     cdef Channel take_ready(self, uint32_t* ready):
+        """The next channel to handle. None once all that the kernel has told of is handled, and nobody slow is left; or when
+        those who go on by themselves have had so many turns that it is time to look for others."""
         cdef Poller poller = self.poller
         cdef Channel channel
         cdef object owner
         cdef void* pointer
         cdef bint looked = False
-        while True:
-            while poller.taken < poller.count:
+        while self.slow_head is None or self.overtakes < OVERTAKES:
+            if poller.taken < poller.count:
                 pointer = poller.batch[poller.taken].owner
                 ready[0] = poller.batch[poller.taken].ready
                 poller.taken += 1
@@ -1898,11 +1902,7 @@ cdef class Reactor:
                     continue
                 if self.slow_head is not None:
                     self.overtakes += 1
-                    if self.overtakes > OVERTAKES:
-                        poller.taken -= 1
-                        break
                 return channel
-            ready[0] = RESUME
             channel = self.ready_head
             if channel is not None:
                 # A client that always has more to handle must not keep the others, or a deadline, waiting.
@@ -1910,22 +1910,27 @@ cdef class Reactor:
                 if self.resumes < 0:
                     self.resumes = RESUMES
                     return None
+                if self.slow_head is not None:
+                    self.overtakes += 1
                 self.ready_head = channel.next_ready
                 if self.ready_head is None:
                     self.ready_tail = None
-                break
-            channel = self.slow_head
-            if channel is None:
-                return None
-            if not looked and self.overtakes <= OVERTAKES:
-                looked = True   # somebody quick may have come meanwhile
-                poller.look()
-                continue
-            self.overtakes = 0
-            self.slow_head = channel.next_ready
+                return self._resumed(channel, ready)
             if self.slow_head is None:
-                self.slow_tail = None
-            break
+                return None
+            if looked:
+                break
+            looked = True   # somebody quick may have come meanwhile
+            poller.look()
+        self.overtakes = 0
+        channel = self.slow_head
+        self.slow_head = channel.next_ready
+        if self.slow_head is None:
+            self.slow_tail = None
+        return self._resumed(channel, ready)
+
+    cdef Channel _resumed(self, Channel channel, uint32_t* ready):
+        ready[0] = RESUME
         channel.next_ready = None
         channel.queued = False
         return channel

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ PIECE = b"y" * 4096
 GOOD = request() + request("GET", "/piece")
 UPLOAD = request("POST", "/upload", [("Content-Length", "1000000")])
 CHUNKED_UPLOAD = request("POST", "/upload", [("Transfer-Encoding", "chunked")])
+NAP = 0.01  # seconds
 SHORT = 0.3  # seconds: deadlines that pass while the application keeps everybody waiting
 
 
@@ -31,6 +33,7 @@ class Rudely:
 
     GET /       "ok"          GET /held     "open", once the gate is set: blocks its thread or loop
     GET /piece  PIECE         GET /endless  PIECE again and again, while somebody is there
+    GET /nap    "ok", after as long as makes a call a long one
     POST /upload              how long the body was
     """
 
@@ -46,6 +49,8 @@ class Rudely:
         if path == "/held":
             assert self.gate.wait(PATIENCE)
             return b"open"
+        if path == "/nap":
+            time.sleep(NAP)
         return PIECE if path == "/piece" else b"ok"
 
     def wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -315,6 +320,37 @@ def test_deadline_that_passed_while_nobody_could_read_ends_nobody_who_has_asked(
             wire.close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_is_forgotten_behind_those_who_take_long_and_those_who_always_have_more(kind: str) -> None:
+    """All at once: connections whose last call was a long one, long pipelines, and many with one request each."""
+    rudely = Rudely(kind)
+    settings: dict[str, Any] = {} if kind in ASGI_KINDS else {"threads": 1 if kind == "free threads" else 2}
+    with RunningEngine(kind, rudely.app, timeout_request_headers=60, **settings) as running:  # no deadline looks at them again
+        slow, modest = [running.connect() for _ in range(3)], [running.connect() for _ in range(200)]
+        greedy = [running.connect(receive_buffer=1 << 20) for _ in range(12)]
+        holding = [running.connect() for _ in range(2)]
+        for wire in slow:
+            wire.send(request("GET", "/nap"))
+            assert wire.read_response().body == b"ok"
+        for wire in holding:
+            wire.send(request("GET", "/held"))
+        stuck = 2 if kind == "threads" else 1
+        eventually(lambda: rudely.calls.count("/held") == stuck)
+        for wire in slow:
+            wire.send(request("GET", "/nap"))
+        for wire in greedy:
+            wire.send(request() * 1000)
+        for wire in modest:
+            wire.send(request())
+        rudely.gate.set()
+        assert [wire.read_response().body for wire in (*holding, *slow)] == [b"open"] * 2 + [b"ok"] * 3
+        assert [wire.read_response().body for wire in modest] == [b"ok"] * 200
+        for wire in greedy:
+            assert [wire.read_response().body for _ in range(1000)] == [b"ok"] * 1000
+        for wire in (*slow, *modest, *greedy, *holding):
+            wire.close()
+
+
 def wait_quietly(wire: Wire, seconds: float) -> None:
     """Let time pass on a connection on which nothing may arrive."""
     wire.socket.settimeout(seconds)
@@ -380,14 +416,14 @@ def test_stop_in_the_middle_of_pipelines_cuts_no_answer(kind: str, parser: str) 
         with running.connect() as first:
             first.send(request("GET", "/held"))
             eventually(lambda: rudely.calls == ["/held"])
-            for wire in wires:
-                wire.send(request("GET", "/piece") * 30)
 
             def stop(path: str) -> None:
                 if len(rudely.calls) >= 100:  # several threads may count at a time
                     running.engine.stop()
 
-            rudely.on_call = stop
+            rudely.on_call = stop  # before they are sent: with several threads one of them may answer them all at once
+            for wire in wires:
+                wire.send(request("GET", "/piece") * 30)
             rudely.gate.set()
             assert first.read_response().body == b"open"
             for wire in wires:
