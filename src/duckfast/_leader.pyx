@@ -348,6 +348,8 @@ cdef class Crew:
                 self.desks.remove(desk)
             if desk is not None and self.leader is desk:
                 self.leader = None
+            if self.leader is None:
+                df_vacate(state)   # it may have come from the watch to take over, and found that it is one thread too many
 
     cdef int _bear_shortage(self, object error) except -1:
         """What the leader was about to do is tried again: a lack of memory passes, or nothing can be done any more."""

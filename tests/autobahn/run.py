@@ -219,8 +219,9 @@ async def run_cases(arguments: argparse.Namespace, port: int, chosen: list[str],
 
 
 def accept_uncompressed_answers() -> None:
-    """The cases of compression hash each answer, and kosoku 0.1 gives those that came uncompressed as a str of code points up
-    to 255. A server may send a short message uncompressed (RFC 7692 6), so such answers become the bytes they were."""
+    """The cases of compression hash each answer, and kosoku 0.1 gives those that came uncompressed as a str: text as it reads,
+    bytes as code points up to 255. A server may send a short message uncompressed (RFC 7692 6), so such answers become the
+    bytes they were."""
     for number, case in kosoku.cases.CASES.items():
         if number.startswith(("12.", "13.")):
             case.onMessage = with_bytes(case.onMessage)
@@ -228,7 +229,7 @@ def accept_uncompressed_answers() -> None:
 
 def with_bytes(on_message: Callable[[object, bytes, bool], None]) -> Callable[[object, str | bytes, bool], None]:
     def on_bytes(case: object, message: str | bytes, binary: bool) -> None:
-        on_message(case, message.encode("latin-1") if isinstance(message, str) else message, binary)
+        on_message(case, message.encode("latin-1" if binary else "utf-8") if isinstance(message, str) else message, binary)
 
     return on_bytes
 
