@@ -43,6 +43,16 @@ class Listening:
     def of(self, slot: int) -> list[Listener]:
         return self.sets[slot % len(self.sets)]
 
+    def keep(self, count: int) -> None:
+        """Let go of the slots from this one on. The kernel fills their queues until their workers close them as well, which
+        they do once they have taken what is there."""
+        given_up = self.sets[max(1, count) :]
+        if not given_up:
+            return
+        del self.sets[max(1, count) :]
+        kept = set(map(id, self.all()))
+        sockets.close_all((listener for one in given_up for listener in one if id(listener) not in kept), remove=False)
+
     def addresses(self, scheme: str) -> list[str]:
         """As the start lines show them."""
         return [sockets.describe(listener.socket, scheme) for listener in self.sets[0]]

@@ -221,12 +221,13 @@ class Supervisor:
     # ------------------------------------------------------------------ the rule
 
     def _active(self) -> list[Worker]:
-        """Workers that count: of this generation, starting or ready, and not about to be replaced."""
-        return [
+        """Workers that count, by their slots: of this generation, starting or ready, and not about to be replaced."""
+        active = [
             child
             for child in self._workers
             if child.generation == self._generation and not child.leaving and child.state in (State.STARTING, State.READY)
         ]
+        return sorted(active, key=lambda child: child.slot)
 
     def _settle(self) -> None:
         if self._stopping:
@@ -248,6 +249,7 @@ class Supervisor:
             self._finish_reload()
         for surplus in active[self._count:]:
             surplus.leaving = "there is one too many"
+        self._listening.keep(self._count)
         if now >= self._retire_at:
             staying = active[: self._count]
             for child in self._workers:
@@ -541,7 +543,7 @@ class Supervisor:
             log.warning("%s: the number of workers stays %d%s", why, self._count, "" if count < 1 else " while they are reloaded")
             return
         try:
-            # A slot that is given up keeps its sockets: with --reuse-port somebody may wait in its queue.
+            # Fewer slots: _settle() lets go of their sockets together with their workers.
             self._listening = Listening.open(self.config, max(count, len(self._listening.sets)), self._listening)
         except DuckfastError as error:
             log.error("%s: the number of workers stays %d: %s", why, self._count, error)

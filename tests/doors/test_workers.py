@@ -407,6 +407,19 @@ def test_every_slot_has_its_own_queue_with_reuse_port(start: Serve, website: Pat
 
 
 @INTERFACES
+def test_nobody_waits_in_the_queue_of_a_slot_that_was_given_up(start: Serve, interface: str) -> None:
+    server = start(interface, "-w", "4", "--reuse-port")
+    for count in ("3 worker", "2 worker", "1 worker"):
+        server.send_signal(signal.SIGTTOU)
+        server.wait_for_matches(f"SIGTTOU: {count}")
+    pids(server, ENDED, 3)
+    assert len({pid_and_version(server)[0] for _ in range(100)}) == 1
+    server.send_signal(signal.SIGTTIN)
+    pids(server, READY, 5)
+    assert len({pid_and_version(server)[0] for _ in range(200)}) == 2
+
+
+@INTERFACES
 def test_changed_file_is_served_and_a_broken_one_keeps_the_old(start: Serve, website: Path, interface: str) -> None:
     server = start(interface, "--reload", "--reload-delay", "0.05")
     with connect(server.url) as stream:
