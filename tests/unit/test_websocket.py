@@ -351,6 +351,16 @@ def test_broken_compression_fails_with_1007() -> None:
         assert events(server(in_bits=15), frame(BINARY, part, rsv=4))[-1][:2] == ("failure", 1007)
 
 
+def test_reference_beyond_the_window_that_was_agreed_gives_the_message_or_its_refusal() -> None:
+    # zlib follows it within what one of its calls makes: how the network cut the frame decides. Fuzzing has found it.
+    data = random.Random(1).randbytes(4000)
+    wire = frame(BINARY, deflated(data + data[:500]), rsv=4)
+    refused = [("failure", 1007, "a compressed message cannot be decompressed")]
+    assert events(server(in_bits=11), wire) in ([("binary", data + data[:500])], refused)
+    assert events(server(in_bits=11), *one_by_one(wire)) == refused
+    assert events(server(in_bits=12), *one_by_one(wire)) == [("binary", data + data[:500])]
+
+
 def test_history_that_was_not_agreed_is_not_there() -> None:
     stream = zlib.compressobj(wbits=-15)
     first = (stream.compress(b"hello world " * 4) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
