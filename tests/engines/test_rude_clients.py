@@ -402,6 +402,7 @@ def test_clients_that_reset_with_a_place_or_in_line_give_it_back(kind: str) -> N
                     wire.close()
             rudely.gate.set()
             assert first.read_response().body == b"open"
+        eventually(lambda: ask(running) == b"ok", "the end of those who closed, and have their answers")
         for _ in range(5):
             assert ask(running) == b"ok"
 

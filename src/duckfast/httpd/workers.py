@@ -69,7 +69,11 @@ class Processes:
 
     def _fork(self, index: int) -> BaseProcess:
         process = self._context.Process(target=self._live, name=f"duckfast-worker-{index + 1}")
-        process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it knows what to do then
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
 
     def _watch(self) -> None:
@@ -134,6 +138,7 @@ class Processes:
         atexit.unregister(self.stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides
         signal.signal(signal.SIGTERM, end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         executor.forget_threads()
         os.close(self._parent_write)
         threading.Thread(target=watch_parent, name="duckfast-parent", daemon=True).start()
