@@ -152,7 +152,7 @@ def test_one_worker_thread_blocked_in_a_view_does_not_hold_up_the_others(ask: As
 
 @BOTH
 def test_worker_processes_that_are_stopped_before_they_serve_end_in_order(app: Any, ask: Ask) -> None:
-    for _ in range(5):  # the signal may come before a worker has a handler
+    for _ in range(2):  # the signal may come before a worker has a handler
         server = new(app, workers=2, force_worker_processes=True)
         server.start_server()
         processes = server.worker_processes
