@@ -7,10 +7,12 @@ nothing to share: every thread runs a reactor of its own on the same listeners.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 AUTO_THREADS = 64  # at most; they are started one by one, only while all others are stuck in the app. waitress 4, granian 512
 FREE_THREADS_PER_CPU = 4  # without the lock a blocked thread holds up its own connections: some more than there are CPUs
 LAST_GRACE = 2.0  # seconds beyond the graceful timeout: the crew itself takes one more, the rest is for threads stuck in the app
+SIGNAL_LOOK = 1.0  # seconds until the thread of run() sees a signal that it has missed
 
 LOOKS = 16  # at what is overdue, within --timeout-request
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 1.0  # seconds between them
@@ -220,14 +223,15 @@ class ThreadEngine:
         for crew in self._crews:
             if not crew.threads:
                 crew.hire()
-        patience = None
-        while True:
+        until = math.inf
+        while (left := until - time.monotonic()) > 0:  # then nobody polls any more, or a thread is stuck in the app for good
             try:
-                if self._news.get(timeout=patience) is ALL_DONE:  # the crew may end without us: the app can raise SystemExit
+                # Python notices a signal that comes just before a wait only when that wait ends.
+                if self._news.get(timeout=min(left, SIGNAL_LOOK)) is ALL_DONE:  # the app can raise SystemExit
                     return
             except queue.Empty:
-                break  # nobody polls any more, or a thread is stuck in the app for good
-            patience = self._patience + LAST_GRACE
+                continue
+            until = time.monotonic() + self._patience + LAST_GRACE
         for crew in self._crews:
             crew.finish()
 

@@ -119,16 +119,17 @@ class Processes:
 
     def _live(self) -> None:
         ends: list[Callable[[], None]] = []
-        told = threading.Event()
+        told = False  # no Event: one more signal may come within the handler, and an event's lock is not reentrant
 
         def end(*_: object) -> None:
-            told.set()
+            nonlocal told
+            told = True
             for call in ends:
                 call()
 
         def stop(call: Callable[[], None]) -> None:
             ends.append(call)
-            if told.is_set():
+            if told:
                 call()
 
         def watch_parent() -> None:
