@@ -149,8 +149,9 @@ class ThreadEngine:
             thread.start()
         except BaseException:
             with self._lock:
-                self._running -= 1
-                self._threads.remove(thread)
+                if thread in self._threads:
+                    self._running -= 1
+                    self._threads.remove(thread)
             raise
 
     def _work(self, crew: Crew) -> None:
@@ -160,8 +161,9 @@ class ThreadEngine:
             if crew.failure is not None and len(self._crews) > 1:
                 self.stop(0)  # the app means the process, not the threads of one reactor
             with self._lock:
-                self._running -= 1
-                self._threads.remove(threading.current_thread())
+                if threading.current_thread() in self._threads:  # start() may have failed, without memory, once it was running
+                    self._running -= 1
+                    self._threads.remove(threading.current_thread())
             if self._running == 0:
                 self._news.put(ALL_DONE)
 
