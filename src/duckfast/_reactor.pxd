@@ -209,8 +209,9 @@ cdef class Channel:
     cdef int send_tail(self, object owner, const char* data, size_t size) except -1
     cdef int end_upgraded(self) except -1                                # all is said: ends once it has left, and detaches the exchange
 
-    # --- for an exchange that may block its thread; they give up the GIL while they wait
-    cdef int leave_body(self) except -1
+    # --- for an exchange that may block its thread
+    cdef int leave_body(self) except -1                       # the app reads the rest of the body: nobody waits for the client before it asks
+    # and these give up the GIL while they wait:
     cdef Event wait_body(self, Desk desk) except? FAILED      # DATA, END, FAILED (the connection knows why), or CLOSED: the peer is gone
     cdef bint wait_sent(self) except -1                       # until nothing is unsent; False: the connection is gone
 
@@ -360,7 +361,6 @@ cdef class Reactor:
 
     # --- for the engines
     cdef Channel take_ready(self, uint32_t* ready)       # the next channel of the batch or the queue. Accepts on the way.
-    cdef Channel _resumed(self, Channel channel, uint32_t* ready)
     cdef int handle_all(self, Desk desk) except -1       # the channels of the batch and the queue
     cdef void sleep(self) noexcept                       # from now on queue() and earlier deadlines wake the engine
     cdef bint admit(self, Exchange exchange) except -1   # whether the app may be called; else it is in line, or was refused
@@ -391,6 +391,7 @@ cdef class Reactor:
     cdef int accept_the_rest(self) except -1
     cdef int pass_mark(self) except -1
     cdef int expire_requests(self, int64_t time) except -1
+    cdef Channel _resumed(self, Channel channel, uint32_t* ready)
     cdef bint _is_full(self) noexcept
     cdef list exchanges(self)
     cdef int forget_channel(self, Channel channel) except -1

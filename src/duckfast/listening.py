@@ -46,12 +46,10 @@ class Listening:
     def keep(self, count: int) -> None:
         """Let go of the slots from this one on. The kernel fills their queues until their workers close them as well, which
         they do once they have taken what is there."""
-        given_up = self.sets[max(1, count) :]
-        if not given_up:
-            return
-        del self.sets[max(1, count) :]
-        kept = set(map(id, self.all()))
-        sockets.close_all((listener for one in given_up for listener in one if id(listener) not in kept), remove=False)
+        if count < len(self.sets):
+            before = Listening(self.sets)
+            self.sets = self.sets[:count]
+            before.close(but=self)
 
     def addresses(self, scheme: str) -> list[str]:
         """As the start lines show them."""

@@ -85,7 +85,6 @@ class ThreadEngine:
         # What stop(), retire() and the last thread have to say to the thread in run(). The first two may be signal handlers on
         # this very thread: the lock of an Event might be held by then.
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._running = 0
         self._lock = threading.Lock()
         self._given = 0  # connections by give()
         self._threads: list[threading.Thread] = []
@@ -144,15 +143,17 @@ class ThreadEngine:
             # A thread that is stuck in the app for good must not keep the process from ending.
             thread = threading.Thread(target=self._work, args=(crew,), name=f"duckfast-{number}", daemon=True)
             self._threads.append(thread)
-            self._running += 1   # last of all: without memory for the rest there is nobody to count
         try:
             thread.start()
         except BaseException:
-            with self._lock:
-                if thread in self._threads:
-                    self._running -= 1
-                    self._threads.remove(thread)
+            self._forget(thread)
             raise
+
+    def _forget(self, thread: threading.Thread) -> None:
+        """By whoever comes first: without memory start() may fail once the thread is running."""
+        with self._lock:
+            if thread in self._threads:
+                self._threads.remove(thread)
 
     def _work(self, crew: Crew) -> None:
         try:
@@ -160,11 +161,8 @@ class ThreadEngine:
         finally:
             if crew.failure is not None and len(self._crews) > 1:
                 self.stop(0)  # the app means the process, not the threads of one reactor
-            with self._lock:
-                if threading.current_thread() in self._threads:  # start() may have failed, without memory, once it was running
-                    self._running -= 1
-                    self._threads.remove(threading.current_thread())
-            if self._running == 0:
+            self._forget(threading.current_thread())
+            if not self._threads:
                 self._news.put(ALL_DONE)
 
     def run(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -144,6 +146,27 @@ def test_idle_connections_cost_little_memory() -> None:
         for client in clients:
             client.close()
         assert grown / number <= 1536 + 256  # bytes; the promise is 1.5 KiB at ten thousand, here the heap's own steps weigh more
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc")
+def test_memory_of_large_messages_is_not_given_back_and_asked_for_again_with_each() -> None:
+    # In a process of its own: what others have allocated decides as well.
+    script = """if True:
+        import resource
+        from duckfast import engine
+        from duckfast.config import Config
+        reactor = engine.make_reactor(None, Config("app:app"), None, None)
+        def faults(rounds):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(rounds):
+                messages = [b"x" * (65_000 + number) for number in range(32)]
+                del messages
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        faults(5)
+        print(faults(50))
+    """
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert int(ended.stdout) < 50  # of some 25,000 pages
 
 
 def test_keep_alive_of_zero_closes_after_every_response() -> None:
