@@ -33,6 +33,7 @@ MODULES = [
     "_utf8",
     "_http1",
     "_httptools",
+    "_zlib",
     "_deflate",
     "_websocket",
     "_poller",

@@ -18,7 +18,7 @@ LAYERS = {
         "_scan", "_headers", "_parser", "_writer", "_logformat", "certificates", "_trust", "_forwarded", "_proxy_protocol",
         "_utf8",
     },
-    "connection": {"_http1", "_httptools", "_deflate", "_websocket", "websocket"},
+    "connection": {"_http1", "_httptools", "_zlib", "_deflate", "_websocket", "websocket"},
     "I/O": {"_poller", "_transport", "_openssl", "_tls", "_client", "_accesslog", "_reactor", "_leader"},
     "interface": {"_wsgi", "_scope", "_asgi", "_asgi_websocket"},
     "services": {

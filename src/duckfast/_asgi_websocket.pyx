@@ -29,7 +29,7 @@ from duckfast._websocket cimport (
 )
 from duckfast._writer cimport NO_MEMORY, WRITE_OK, Buffer, WriteError, append, describe
 
-from duckfast import _deflate as _compression
+from duckfast import _zlib
 from duckfast.exceptions import ApplicationError, ClientDisconnected, RemoteProtocolError
 from duckfast.websocket import read_handshake
 
@@ -50,7 +50,7 @@ cdef class WebSocketService(Service):
         self.max_size = max_size
         self.max_queue = max_queue
         self.pings = pings
-        self.window_bits = None if _compression.missing else window_bits
+        self.window_bits = None if _zlib.missing else window_bits
 
     cdef Exchange new_exchange(self, Channel channel, Head* head):
         cdef WebSocketExchange exchange = WebSocketExchange.__new__(WebSocketExchange)

@@ -1,38 +1,8 @@
-# permessage-deflate (RFC 7692) of one websocket: its two zlib streams and what becomes of them while nothing is said.
-from libc.stdint cimport uint8_t
+# permessage-deflate (RFC 7692) of one websocket: its streams and what becomes of them while nothing is said.
+from libc.stdint cimport uint8_t, uint64_t
 
 from duckfast._writer cimport Buffer
-
-
-cdef extern from *:
-    """
-    #ifndef DUCKFAST_DEFLATE
-    #define DUCKFAST_DEFLATE
-    /* zlib.h, z_stream: frozen by its ABI. Declared here because its headers need not be there. */
-    typedef struct {
-        const unsigned char *next_in;
-        unsigned int avail_in;
-        unsigned long total_in;
-        unsigned char *next_out;
-        unsigned int avail_out;
-        unsigned long total_out;
-        const char *msg;
-        void *state;
-        void *(*zalloc)(void *, unsigned int, unsigned int);
-        void (*zfree)(void *, void *);
-        void *opaque;
-        int data_type;
-        unsigned long adler;
-        unsigned long reserved;
-    } df_zstream;
-    #endif
-    """
-    ctypedef struct df_zstream:
-        const unsigned char* next_in
-        unsigned int avail_in
-        unsigned char* next_out
-        unsigned int avail_out
-        int data_type
+from duckfast._zlib cimport Deflater, df_zstream
 
 
 cdef enum Inflated:
@@ -49,8 +19,9 @@ cdef class Compression:
     cdef readonly bint in_takeover      # the peer's may
 
     # changing
-    cdef df_zstream* _deflater          # owned; NULL: none is needed now
-    cdef df_zstream* _inflater          # likewise
+    cdef uint64_t _owner
+    cdef Deflater* _deflater            # what compressed the last message; another may have taken it since. NULL: none did
+    cdef df_zstream* _inflater          # owned; NULL: none is needed now
     cdef char* _history                 # owned: what the peer may refer to, while there is no inflater; NULL: nothing
     cdef unsigned int _history_size
     cdef uint8_t _futile                # how often compressing was not worth it, one after the other
@@ -65,5 +36,6 @@ cdef class Compression:
     cdef Inflated end_inflating(self) noexcept  # a message is whole, its last four bytes included
     cdef int relax(self) except -1            # nothing is being said: gives up the streams, keeps what must be known
 
+    cdef void _forget_deflater(self) noexcept
     cdef Inflated _open_inflater(self) noexcept
     cdef Inflated _reopen_inflater(self) noexcept

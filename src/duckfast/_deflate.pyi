@@ -1,8 +1,5 @@
 """permessage-deflate (RFC 7692) of one websocket."""
 
-missing: str
-"""Why there is no compression on this machine; empty: there is."""
-
 class Compression:
     """What was agreed in a handshake. Bits: windows of what is sent and what is received; takeover: contexts outlive messages."""
 

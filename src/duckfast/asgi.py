@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from duckfast import _deflate, engine, tls
+from duckfast import _zlib, engine, tls
 from duckfast._asgi import ASGIService
 from duckfast._asgi_websocket import WebSocketService
 from duckfast._reactor import Desk
@@ -400,8 +400,8 @@ def make_websockets(config: Config) -> WebSocketService | None:
     """What makes the exchanges of websockets; None: they are ordinary requests."""
     if config.ws == "none":
         return None
-    if config.ws_per_message_deflate == "on" and _deflate.missing:
-        log.warning("websockets are not compressed: %s", _deflate.missing)
+    if config.ws_per_message_deflate == "on" and _zlib.missing:
+        log.warning("websockets are not compressed: %s", _zlib.missing)
     return WebSocketService(
         config.ws_max_size,
         config.ws_max_queue,

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from duckfast import _debug
+from duckfast import _debug, _zlib
 from duckfast._deflate import Compression
 from duckfast._websocket import Probe, WebSocketConnection, is_valid_close_code
 
@@ -377,7 +378,7 @@ def test_idle_websocket_has_no_streams_and_remembers_what_the_peer_may_refer_to(
     ours = Probe(WebSocketConnection(1 << 20, compression))
     assert compression.streams() == (False, False, 0), "nothing is made before it is needed"
     for number in range(5):
-        text = f"message {number}: " + "quack " * 1000
+        text = f"message {number}: " + "quack " * 300
         assert events(ours, theirs.send(text)) == [("text", text)]
         assert events(theirs, ours.send(text)) == [("text", text)]
         assert compression.streams() == (True, True, 0)
@@ -401,11 +402,54 @@ def test_streams_of_idle_websockets_go_back_to_the_system() -> None:
         assert events(theirs, ours.compressed(text)) == [("text", text)]
         assert events(ours, theirs.compressed(text)) == [("text", text)]
     grown = resident() - begin
-    assert grown > 200 * 60_000, "both ends have two streams each"
+    assert grown > 400 * 12_000, "each has a decompressor, and many a compressor"
     for pair in pairs:
         for door in pair:
             door.rest()  # each keeps a history, which lies between what the others had
     assert resident() - begin < grown / 8
+
+
+def test_more_websockets_than_compressors_each_get_what_was_sent_to_them() -> None:
+    # In turn and in any order, so that some find their history and others a compressor without one.
+    chosen = random.Random(1)
+    pairs = [(server(out_bits=bits), client(in_bits=bits)) for bits in (9, 12, 12, 12, 15) for _ in range(60)]
+    for number in range(3):
+        for index in chosen.choices(range(len(pairs)), k=len(pairs)):
+            ours, theirs = pairs[index]
+            text = f'{{"pond": {index}, "message": {number}}}' * 80
+            assert events(theirs, ours.compressed(text)) == [("text", text)]
+
+
+def test_history_goes_on_from_message_to_message_and_begins_anew_behind_a_large_one() -> None:
+    chosen = random.Random(2)
+    ours, theirs = server(out_bits=12), client(in_bits=12)
+    page = chosen.randbytes(1500).hex()
+    sizes = []
+    for text in (page, page, page + "quack " * 10_000, page, page):
+        written = ours.compressed(text)
+        sizes.append(len(written))
+        assert events(theirs, written) == [("text", text)]
+    first, again, _, behind, last = sizes
+    assert again < first / 10, "only what differs from the message before"
+    assert behind > first / 2, "nothing refers to what another compressor has seen"
+    assert last < first / 10
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "asan" in os.environ.get("LD_PRELOAD", ""), reason="counts Linux's pages"
+)
+def test_memory_of_compressors_does_not_grow_with_the_number_of_websockets() -> None:
+    def grow(count: int) -> int:
+        begin = resident()
+        doors = [server(out_bits=12) for _ in range(count)]
+        for door in doors:
+            door.compressed('{"name": "duck", "legs": 2}' * 60)
+        kept.extend(doors)
+        return resident() - begin
+
+    kept: list[Probe] = []
+    grow(150)
+    assert grow(2000) < 2000 * 4096, "a compressor each would be 40 KiB and more"
 
 
 def test_message_in_progress_keeps_its_streams() -> None:
@@ -424,6 +468,34 @@ def test_without_takeover_no_stream_outlives_its_message() -> None:
     door.send("quack " * 1000)
     events(door, frame(TEXT, deflated(b"hello"), rsv=4))
     assert compression.streams() == (False, False, 0)
+
+
+def test_zlib_ng_is_what_compresses() -> None:
+    # A dependency; what it exports is found by name. Without it all works, more slowly.
+    assert _zlib.library.startswith("zlib-ng 2.")
+    assert _zlib.missing == ""
+
+
+def test_without_zlib_ng_it_is_the_zlib_of_python() -> None:
+    script = """
+import sys
+sys.modules["zlib_ng"] = None  # as if it were not installed
+from duckfast import _zlib
+from duckfast._deflate import Compression
+from duckfast._websocket import Probe, WebSocketConnection
+assert _zlib.library.startswith("zlib 1."), _zlib.library
+for bits in range(8, 16):
+    ours = Probe(WebSocketConnection(1 << 20, Compression(out_bits=bits)))
+    theirs = Probe(WebSocketConnection(1 << 20, Compression(in_bits=bits), client=True))
+    for text in ("quack " * 300, "x" * 200_000, "quack " * 300):
+        written = ours.compressed(text)
+        assert len(written) < len(text) / 2
+        theirs.feed(written)
+        assert theirs.poll() == ("text", text)
+    ours.rest(), theirs.rest()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_windows_outside_of_the_rfc_cannot_be_made() -> None:
