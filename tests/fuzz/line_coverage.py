@@ -18,7 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = ROOT / "build" / "gcov"
 # What the harnesses are for.
-MODULES = ("_headers", "_parser", "_writer", "_forwarded", "_proxy_protocol", "_http1", "_httptools", "_zlib", "_deflate", "_websocket")
+MODULES = (
+    "_headers", "_parser", "_writer", "_forwarded", "_proxy_protocol", "_http1", "_httptools", "_zlib", "_deflate", "_utf8",
+    "_websocket",
+)
 
 MARK = re.compile(r'\s*/\* "duckfast/(?P<file>\w+\.(?:pyx|pxd))":(?P<line>\d+)$')
 # What Cython adds behind the last statement of a function, and in front of the next one.

@@ -17,7 +17,7 @@ def make_texts(beside: str) -> list[str]:
     """Short and long ones, with few such characters and with many, at every place of a piece of sixteen."""
     chosen = random.Random(beside)
     texts = [beside, "x" * 700, *("x" * size + beside + "y" * 600 for size in range(500, 534))]
-    texts += ["x" * 600 + beside * 3000, "x" * 600 + beside * 3000 + "y" * 600]  # no sample of its beginning tells how long it becomes
+    texts += ["x" * 600 + beside * 3000, "x" * 600 + beside * 3000 + "y" * 600]  # longer than its beginning tells
     for share in (0.005, 0.03, 0.3, 1.0):
         for size in (1, 15, 16, 17, 511, 513, 2000):
             texts.append("".join(chosen.choice(beside or "z") if chosen.random() < share else "a" for _ in range(size)))
