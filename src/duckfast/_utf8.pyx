@@ -288,7 +288,7 @@ cdef inline bint _is_dense(const void* characters, int width) noexcept:
     return df_is_dense_2(characters) if width == 2 else df_is_dense_4(characters)
 
 
-cdef inline size_t _encode(char* out, size_t room, const char* characters, int width, size_t length, size_t* done) noexcept:
+cdef inline size_t _encode(char* out, size_t room, const void* characters, int width, size_t length, size_t* done) noexcept:
     if width == 1:
         return df_encode_1(out, room, characters, length, done)
     if width == 2:
