@@ -178,6 +178,8 @@ class ThreadEngine:
             for crew in self._crews:
                 crew.reactor.start()
                 crew.keep(self._staying)
+            while not all(thread.is_alive() for thread in self.worker_threads):  # the first of them may be starting others
+                time.sleep(0.001)
             if self._ready is not None:
                 self._ready()
             if self.threads == 1:
