@@ -60,13 +60,9 @@ test-debug: .venv-debug/.installed .venv-debug/.test-extra ## the suite on the d
 # Leaks stay out: the interpreter itself keeps memory until the end. Its small-object pools would hide our errors.
 SANITIZED = LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
-# Nothing can be said about memory there: every block has a red zone and freed ones stay in quarantine.
 # pytest leaves file descriptor 2 alone, because a report that it had captured would be lost when the process ends.
 asan: .venv-sanitize/.installed .venv-sanitize/.test-extra ## the suite under the address and undefined-behaviour sanitizers
-	$(SANITIZED) .venv-sanitize/bin/python -m pytest --capture=sys \
-	--deselect tests/engines/test_reactor.py::test_idle_connections_cost_little_memory \
-	--deselect tests/engines/test_reactor.py::test_memory_of_large_messages_is_not_given_back_and_asked_for_again_with_each \
-	--deselect tests/conformance/test_tls.py::test_memory_does_not_grow_with_connections $(TESTS) $(ARGS)
+	$(SANITIZED) .venv-sanitize/bin/python -m pytest --capture=sys $(TESTS) $(ARGS)
 
 ci: ## what has to pass before a merge: .ci/run, and lint
 	bash .ci/run

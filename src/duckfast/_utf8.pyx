@@ -311,7 +311,7 @@ cdef object encode_text(object text, const char** data, Py_ssize_t* size):
     if _is_dense(characters, width):
         data[0] = PyUnicode_AsUTF8AndSize(text, size)
         return text
-    room = left + left // 8 + DF_WIDEST   # the sample has few others: then this is enough
+    room = left + left // 8 + DF_WIDEST   # mostly enough: the sample has few others
     made = df_new_bytes(NULL, <Py_ssize_t>room)
     while True:
         done = 0

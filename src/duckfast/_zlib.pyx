@@ -126,19 +126,18 @@ cdef extern from *:
         DF_NG_STATE = 24576     /* likewise, with what zlib-ng leaves unused to align its tables */
     };
 
-    /* nginx's gzip_comp_level is 1: three times as fast as zlib's own 6 for a tenth more bytes. zlib-ng's 2 takes less time than
-       that for fewer bytes; its 1 does without trees of its own. */
-    static int df_level(void) { return df_zlib.is_ng ? 2 : 1; }
-
     static df_zstream *df_open_deflater(int bits) {
         /* zlib makes no raw window of 8 bits. Without a search for repetitions there is nothing that could refer too far back. */
         int window = bits < 9 ? 9 : bits;
         /* Symbols of a block: with fewer, making trees for the blocks costs more than all else. Chains of the search, too, in zlib;
            zlib-ng always has 65,536 of these, and what is not used of its symbols never becomes a page. */
         int memory = df_zlib.is_ng ? 9 : bits < 11 ? 4 : bits > 13 ? 8 : bits - 6;
+        /* nginx's gzip_comp_level is 1: three times as fast as zlib's own 6 for a tenth more bytes. zlib-ng's 2 takes less time than
+           that for fewer bytes; its 1 does without trees of its own. */
+        int level = df_zlib.is_ng ? 2 : 1;
         size_t chains = df_zlib.is_ng ? ((size_t)5 << (memory + 6)) + 131072 + DF_NG_STATE : ((size_t)1 << (memory + 9)) + DF_STATE;
         df_zstream *stream = df_new_stream(((size_t)1 << (window + 2)) + chains);   /* zconf.h */
-        if (stream && df_zlib.deflateInit2_(stream, df_level(), DF_DEFLATED, -window, memory, bits < 9 ? DF_HUFFMAN_ONLY : 0,
+        if (stream && df_zlib.deflateInit2_(stream, level, DF_DEFLATED, -window, memory, bits < 9 ? DF_HUFFMAN_ONLY : 0,
                                             df_zlib.version, df_zlib.size)) {
             df_drop_stream(stream);
             stream = NULL;
@@ -162,8 +161,6 @@ cdef extern from *:
     static void df_write(uint64_t *number, uint64_t value) { __atomic_store_n(number, value, __ATOMIC_RELAXED); }
     static uint64_t df_next(uint64_t *number) { return __atomic_add_fetch(number, 1, __ATOMIC_RELAXED); }
     """
-    struct _Zlib "df_zlib":
-        pass
     const char* df_version "df_zlib.version"
     bint df_is_ng "df_zlib.is_ng"
     const char* df_zlib_load(const char* ng_module, const char* module)
@@ -261,7 +258,7 @@ cdef Deflater* _lock_any(unsigned int first) noexcept nogil:
     """From the `first` on: one that nobody owns, or else the one whose turn it is to begin anew. It is the caller's then."""
     cdef unsigned int step
     cdef unsigned int count = DEFLATERS - first
-    cdef unsigned int start = 0
+    cdef unsigned int start
     cdef Deflater* deflater
     for step in range(count):
         deflater = &deflaters[first + step]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.authority import Authority
 from support.client import fetch
+from support.machine import counts_memory
 from support.probe import Probe, literal
 from support.process import ServerProcess
 from support.wire import DEADLINE, Wire, request
@@ -347,11 +348,9 @@ def test_a_stop_does_not_wait_for_who_has_not_begun(authority: Authority) -> Non
             silent.expect_end()
 
 
+@counts_memory
 def test_memory_does_not_grow_with_connections(authority: Authority) -> None:
     """A debug build counts what is alive at the end; here it is the resident memory."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return
     with start(authority, ("wsgi", "descriptor"), "--threads", "1") as server:
 
         def resident() -> int:

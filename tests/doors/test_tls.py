@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import ssl
@@ -16,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from support.authority import Authority
 from support.client import fetch
+from support.machine import foreign_environ
 from support.probe import Probe, literal
 from support.process import ServerProcess, run_duckfast
 from support.wire import DEADLINE, Wire, eventually, request
@@ -158,10 +158,8 @@ def test_curl_is_content(authority: Authority, way: tuple[str, str]) -> None:
     with start(way, *authority.options("localhost")) as server:
         command = ["curl", "-sS", "--cacert", str(authority.path), "-H", "X-Scenario: echo", "--data-binary", "quack"]
         url = f"https://localhost:{server.port}/"
-        # Without the sanitizer that is preloaded into Python.
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         done = subprocess.run(
-            [*command, "--ipv4", url, url], capture_output=True, timeout=DEADLINE, check=True, env=environment
+            [*command, "--ipv4", url, url], capture_output=True, timeout=DEADLINE, check=True, env=foreign_environ()
         )
         assert done.stdout == b"quackquack"
 

@@ -14,6 +14,7 @@ import pytest
 from engines.gates import Gates
 from support.client import fetch, read_answer, send_request
 from support.engine import ASGI_KINDS, KINDS, RunningEngine
+from support.machine import counts_memory
 from support.process import ServerProcess
 from support.wire import request
 
@@ -122,6 +123,7 @@ def test_client_that_always_has_more_to_ask_does_not_keep_others_waiting(kind: s
     assert order.index("/modest") < 1500
 
 
+@counts_memory
 def test_idle_connections_cost_little_memory() -> None:
     number = min(4000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 50)
 
@@ -148,6 +150,7 @@ def test_idle_connections_cost_little_memory() -> None:
         assert grown / number <= 1536 + 256  # bytes; the promise is 1.5 KiB at ten thousand, here the heap's own steps weigh more
 
 
+@counts_memory
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of glibc")
 def test_memory_of_large_messages_is_not_given_back_and_asked_for_again_with_each() -> None:
     # In a process of its own: what others have allocated decides as well.

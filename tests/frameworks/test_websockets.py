@@ -19,6 +19,7 @@ import socketio
 import websockets
 import wsproto
 from support.authority import Authority
+from support.machine import foreign_environ
 from support.sites import APPS
 from support.websocket_wire import Served, WebSocketWire, serving
 from support.wire import eventually
@@ -238,11 +239,9 @@ def test_page_in_chromium_has_its_messages_back(site: Served, tmp_path: Path) ->
     def results() -> Any:
         return httpx.get(site.url + "/results", trust_env=False).json()
 
-    # LD_PRELOAD is a sanitizer's, with which it cannot start.
-    environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     with (
         (tmp_path / "output").open("wb") as output,
-        subprocess.Popen(command, env=environ, stdout=output, stderr=output) as browser,
+        subprocess.Popen(command, env=foreign_environ(), stdout=output, stderr=output) as browser,
     ):
         try:
             found = eventually(results, "the page's report", 60)[0]

@@ -1,8 +1,10 @@
-"""What the machine has to offer to a test: ports, kinds of addresses."""
+"""What the machine has to offer to a test: ports, kinds of addresses, memory that can be told, programs of others."""
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 
 import pytest
 
@@ -24,3 +26,13 @@ def has_ipv6() -> bool:
 
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+
+# Under the address sanitizer every block has a red zone, and freed ones stay in quarantine.
+counts_memory = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "asan" in os.environ.get("LD_PRELOAD", ""), reason="counts Linux's pages"
+)
+
+
+def foreign_environ() -> dict[str, str]:
+    """For programs of others, which do not start with the sanitizer that is preloaded into Python."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

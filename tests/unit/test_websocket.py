@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import struct
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.machine import counts_memory
 
 from duckfast import _debug, _zlib
 from duckfast._deflate import Compression
@@ -391,9 +391,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux") or "asan" in os.environ.get("LD_PRELOAD", ""), reason="counts Linux's pages"
-)
+@counts_memory
 def test_streams_of_idle_websockets_go_back_to_the_system() -> None:
     pairs = [(server(out_bits=12, in_bits=12), client(out_bits=12, in_bits=12)) for _ in range(200)]
     text = '{"name": "duck", "legs": 2}' * 60
@@ -435,9 +433,7 @@ def test_history_goes_on_from_message_to_message_and_begins_anew_behind_a_large_
     assert last < first / 10
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux") or "asan" in os.environ.get("LD_PRELOAD", ""), reason="counts Linux's pages"
-)
+@counts_memory
 def test_memory_of_compressors_does_not_grow_with_the_number_of_websockets() -> None:
     def grow(count: int) -> int:
         begin = resident()
